@@ -1,0 +1,345 @@
+"""APPLY for Container. Every verb may be cut off anywhere: the mark says what is pending, the next pass finishes it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from reconciler.backends.lxd.apply import power
+from reconciler.backends.lxd.apply.editing import Raw, check_unmoved, devices_after, edit, merged, remarked
+from reconciler.backends.lxd.apply.guest import put_files, run_commands
+from reconciler.backends.lxd.apply.task import Task
+from reconciler.backends.lxd.client import Conflicting, Missing
+from reconciler.backends.lxd.marks import (
+    OWED,
+    PENDING,
+    Mark,
+    mark_config,
+    read_alias_description,
+    read_mark,
+    renaming,
+)
+from reconciler.backends.lxd.readiness import wait_until_ready
+from reconciler.backends.lxd.terms import containers as terms
+from reconciler.backends.lxd.terms.values import read_bool
+from reconciler.model import Change, Power, Spec
+from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused
+
+_BODY = ("architecture", "config", "devices", "ephemeral", "profiles", "description")
+_USUAL = {"profiles": ["default"], "ephemeral": False}  # LXD's own choice, for what is no longer said
+_CHECKED = terms.SEEN - {"power", "image", "ephemeral"} | {"cpus", "memory"}
+_PATIENCE = 120.0
+_MOMENT = 0.15
+_APART = "limits.cpu"  # in one request with limits.memory the cpuset stays old
+
+
+def create(task: Task) -> None:
+    """Make it, or finish one of ours that was left half-made."""
+    there = task.client.find("instances", task.name, within=task.deadline)
+    if there is not None:
+        _resume(task, there.metadata)
+        return
+    risky = _risky(task.spec)
+    task.tell("creating")
+    source, image = _source(task)
+    mark = task.mark("create" if risky else None, image, _owed(task.spec))
+    body = {
+        "name": task.name,
+        "type": "container",
+        "source": source,
+        "config": terms.config_of(task.spec) | mark_config(mark),
+        "devices": task.spec.get("devices") or {},
+        "ephemeral": bool(task.spec.get("ephemeral", False)),
+    }
+    if "profiles" in task.spec:
+        body["profiles"] = list(task.spec["profiles"])
+    query = {"target": task.client.address.target} if task.client.address.target else {}
+    try:
+        task.client.post(("instances",), body, task.deadline, **query)
+    except Conflicting as error:
+        raise Interrupted(error.problem) from error  # it appeared just now: look again
+    _bring_up(task, pending=mark.pending, files=None, now=Power.STOPPED)
+
+
+def update(task: Task) -> None:
+    """Change what can be changed as it is; also: finish what an earlier pass left pending, adopt, rename."""
+    with _outliving(task) if task.renamed_from else contextlib.nullcontext():
+        _rename(task)
+        _update(task)
+
+
+def _update(task: Task) -> None:
+    raw = task.client.get("instances", task.name, within=task.deadline).metadata
+    mark = _mark(task, raw)
+    task.check_ours(mark)
+    pending = mark.pending if mark else None
+    _check_root_disk(task, raw)
+    if task.spec.get("power") == Power.STOPPED:
+        if task.special("ephemeral"):
+            power.set_ephemeral(task.client, task.name, False, task.deadline)
+        power.check_outlives_stop(task.client, task.name, task.deadline)
+        power.stop(task.client, task.name, task.deadline, task.tell)
+    _settle(task, pending)
+
+
+def restart(task: Task) -> None:
+    """The same with the guest down in between."""
+    raw = task.client.get("instances", task.renamed_from or task.name, within=task.deadline).metadata
+    task.check_ours(read_mark(raw["config"], f"Container/{raw['name']}"))
+    check_unmoved(task.step.changes, terms.spec_of(raw), _CHECKED)
+    _check_root_disk(task, raw)
+    with _outliving(task):
+        power.stop(task.client, raw["name"], task.deadline, task.tell)
+        try:
+            update(task)
+        except Refused:
+            with contextlib.suppress(BackendError):  # what LXD did not take must not keep the guest down
+                power.start(task.console, task.deadline, task.tell)
+            raise
+
+
+@contextlib.contextmanager
+def _outliving(task: Task) -> Iterator[None]:
+    """LXD deletes an ephemeral one when it stops: it is none while this lasts, and is one again afterwards.
+
+    After a crash in between the next pass sees that it is not ephemeral, as any other field that differs.
+    """
+    name = task.renamed_from or task.name
+    found = task.client.find("instances", name, within=task.deadline)
+    ephemeral = found is not None and found.metadata["ephemeral"]
+    if ephemeral:
+        power.set_ephemeral(task.client, name, False, task.deadline)
+    try:
+        yield
+    finally:
+        if ephemeral and not task.special("ephemeral"):
+            with contextlib.suppress(Missing):
+                _ephemeral_again(task)
+
+
+def _ephemeral_again(task: Task) -> None:
+    """Only what runs: one that went down meanwhile is what its last words are looked for in."""
+    if power.power_now(task.client, task.name, task.deadline) is not Power.STOPPED:
+        power.set_ephemeral(task.client, task.name, True, task.deadline)
+
+
+def replace(task: Task) -> None:
+    """Delete and make anew; custom volumes are objects of their own and survive."""
+    delete(task)
+    create(task)
+
+
+def delete(task: Task) -> None:
+    """Make it go away. LXD stops a protected instance and refuses then: look first."""
+    found = task.client.find("instances", task.name, within=task.deadline)
+    if found is None:
+        return
+    task.check_ours(_mark(task, found.metadata))
+    if read_bool(found.metadata["expanded_config"].get("security.protection.delete", "")):
+        raise Refused(
+            Problem(
+                "security.protection.delete stands on it: not even stopped",
+                subject=str(task.step.id),
+                hint="set it to false first",
+            )
+        )
+    with contextlib.suppress(Missing):  # an ephemeral one goes with its stop, and an earlier try may still be at work
+        power.stop(task.client, task.name, task.deadline, task.tell)
+        task.tell("deleting")
+        task.client.delete(("instances", task.name), task.deadline)
+    task.console.forget()
+
+
+def _source(task: Task) -> tuple[dict[str, str], dict[str, Any]]:
+    """Where LXD takes the root file system from, and what our mark says about it."""
+    image = dict(task.spec["image"])
+    if remote := image.get("remote"):
+        return {"type": "image", "mode": "pull", **remote}, image
+    alias = task.client.find("images", "aliases", image["name"], within=task.deadline)
+    if alias is None:
+        raise Refused(Problem(f'there is no image "{image["name"]}"', subject=str(task.step.id)))
+    fingerprint = alias.metadata["target"]
+    mark = read_alias_description(alias.metadata["description"], f"Image/{image['name']}")
+    if mark is not None and mark.applied is not None and mark.applied.get("identity") != image.get("identity"):
+        raise Interrupted(Problem(f"Image/{image['name']} is not the declared one (yet)", hint="apply again"))
+    return {"type": "image", "fingerprint": fingerprint}, {**image, "fingerprint": fingerprint}
+
+
+def _risky(spec: Spec) -> bool:
+    """Whether there is more to do after the instance stands than its power, which anybody can see."""
+    ready = set(spec.get("ready") or ()) - {"timeout"}
+    return bool(spec.get("files") or spec.get("run") or ready)
+
+
+def _owed(spec: Spec) -> str | None:
+    """What is left for the first start of a guest that is created stopped."""
+    commands = any(one["when"] == "create" for one in spec.get("run") or ())
+    return "create" if commands and spec.get("power") == Power.STOPPED else None
+
+
+def _resume(task: Task, raw: Raw) -> None:
+    mark = _mark(task, raw)
+    task.check_ours(mark)
+    _settle(task, (mark.pending if mark else None) or "create")
+
+
+def _mark(task: Task, raw: Raw) -> Mark | None:
+    return read_mark(raw["config"], task.marked_id)
+
+
+def _rename(task: Task) -> None:
+    """Under the old name: announce it on the object, stop, rename. The new mark is written when all is done."""
+    old = task.renamed_from
+    if old is None or task.client.find("instances", task.name, within=task.deadline) is not None:
+        return
+    announced = {"config": {PENDING: renaming(task.marked_id)}}
+    task.client.patch(("instances", old), announced, task.deadline)
+    power.stop(task.client, old, task.deadline, task.tell)
+    task.tell(f"renaming from {old}")
+    task.client.post(("instances", old), {"name": task.name}, task.deadline)
+
+
+def _settle(task: Task, pending: str | None) -> None:
+    """Bring an existing instance to what is wanted: all of it when something is pending, else the step's changes."""
+    finishing = bool(pending)
+    files = None if finishing else _changed_files(task)
+    commands = finishing or any(change.path[0] in ("files", "run") for change in task.step.changes)
+    risky = finishing or bool(files) or commands
+    if risky:
+        _note(task, pending or "update")
+    _configure(task, everything=finishing)
+    _bring_up(task, pending=(pending or "update") if risky else None, files=files)
+
+
+def _changed_files(task: Task) -> set[str]:
+    return {change.path[1] for change in task.step.changes if change.path[0] == "files" and len(change.path) > 1}
+
+
+def _note(task: Task, pending: str) -> None:
+    task.client.patch(("instances", task.name), {"config": {PENDING: pending}}, task.deadline)
+
+
+def _configure(task: Task, everything: bool) -> None:
+    """Config, devices, profiles: limits.cpu by itself, the rest together with the new mark."""
+    keys = terms.keys_touched(task.step.changes)
+    if everything:
+        keys |= set(terms.config_of(task.spec)) - _ignored(task)
+    if _APART in keys:
+        edit(task, ("instances", task.name), lambda raw: _body(task, raw, {_APART}, everything, last=False))
+    edit(task, ("instances", task.name), lambda raw: _body(task, raw, keys, everything, last=True))
+
+
+def _ignored(task: Task) -> set[str]:
+    """The config keys that the manifest leaves to somebody else."""
+    paths = [tuple(path.split(".", 1)) for path in task.spec.get("ignore") or ()]
+    whole = any(path == ("config",) for path in paths)
+    named = terms.keys_touched(Change("change", path, None, None) for path in paths)
+    return named | (set(task.spec.get("config") or {}) if whole else set())
+
+
+def _body(task: Task, raw: Raw, keys: Collection[str], everything: bool, last: bool) -> dict[str, Any] | None:
+    """What to PUT, from a fresh reading; None when nothing would change."""
+    seen = terms.spec_of(raw)
+    check_unmoved(task.step.changes, seen, _CHECKED)
+    body = {key: raw[key] for key in _BODY}
+    body["config"] = merged(raw["config"], terms.config_of(task.spec), keys)
+    if last:
+        _body_rest(task, raw, body, everything)
+    return body if any(body[key] != raw[key] for key in _BODY) else None
+
+
+def _body_rest(task: Task, raw: Raw, body: dict[str, Any], everything: bool) -> None:
+    body["devices"] = devices_after(task, raw, everything)
+    for key in _USUAL:
+        body[key] = _stated(task, raw, key, everything)
+    mark = _mark(task, raw)
+    kept = task.mark(raw["config"].get(PENDING) or None, mark.image if mark else None, mark.owed if mark else None)
+    body["config"] = remarked(body["config"], mark_config(kept))
+
+
+def _stated(task: Task, raw: Raw, key: str, everything: bool) -> Any:
+    """That part of the body: as wanted, LXD's own choice when it is no longer said, else as it is."""
+    concerned = task.special(key) or (everything and key in task.spec)
+    return task.spec.get(key, _USUAL[key]) if concerned else raw[key]
+
+
+def _check_root_disk(task: Task, raw: Raw) -> None:
+    """Raise Refused when the step takes the last root disk away: asked before the guest goes down for it."""
+    if not any(change.path[0] in ("devices", "profiles") for change in task.step.changes):
+        return
+    everything = bool(raw["config"].get(PENDING))
+    devices: dict[str, Any] = {}
+    for profile in _stated(task, raw, "profiles", everything):
+        found = task.client.find("profiles", profile, within=task.deadline)
+        devices |= found.metadata["devices"] if found else {}
+    devices |= devices_after(task, raw, everything)
+    if not any(one.get("type") == "disk" and one.get("path") == "/" for one in devices.values()):
+        raise Refused(
+            Problem(
+                "no root disk would be left",
+                subject=str(task.step.id),
+                hint='keep a disk device with path "/", or a profile that has one',
+            )
+        )
+
+
+def _bring_up(task: Task, pending: str | None, files: Collection[str] | None, now: Power | None = None) -> None:
+    """Files, power, commands, readiness; then the mark says that nothing is pending.
+
+    files: which of them, None for all; now: what it is doing, when that is known
+    """
+    put_files(task, files)
+    wanted = task.spec.get("power", Power.RUNNING)
+    now = now or power.power_now(task.client, task.name, task.deadline)
+    resting = wanted == Power.STOPPED or (wanted == now == Power.PAUSED and not pending)
+    if not resting:
+        pending = _run(task, pending, now)
+    if wanted == Power.PAUSED:
+        power.freeze(task.client, task.name, task.deadline, task.tell)
+    if pending:
+        settled = {PENDING: ""} if wanted == Power.STOPPED else {PENDING: "", OWED: ""}
+        task.client.patch(("instances", task.name), {"config": settled}, task.deadline)
+
+
+def _run(task: Task, pending: str | None, now: Power) -> str | None:
+    """Have it running, with what belongs to that; what is pending afterwards."""
+    starts = now is Power.STOPPED
+    if starts and not pending and _risky(task.spec):
+        raw = task.client.get("instances", task.name, within=task.deadline).metadata
+        pending = raw["config"].get(OWED) or "start"
+        _note(task, pending)
+    if power.start(task.console, task.deadline, task.tell, now) or pending:
+        _run_commands(task, pending or "", starts)
+        _wait_ready(task)
+    return pending
+
+
+def _run_commands(task: Task, pending: str, started: bool) -> None:
+    """The commands that are due; how many of them are done is noted on the object, so that none runs twice."""
+    stage, _, progress = pending.partition(", ")
+    when = {"create": ["create"], "update": ["change"]}.get(stage, [])
+    if started or stage in ("create", "start"):
+        when.append("start")
+    done = int(progress.split()[0]) if progress else 0
+    run_commands(task, when, done, lambda number: _note(task, f"{stage}, {number} commands done"))
+
+
+def _wait_ready(task: Task) -> None:
+    """Return when it is as ``ready`` asks, or at least still up a moment after its start; else GuestFailed."""
+    ready = task.spec.get("ready") or {}
+    patience = float(ready.get("timeout", _PATIENCE))
+    try:
+        if not _risky({"ready": ready}):
+            time.sleep(_MOMENT)  # an init that exits does so at once; there is nothing else to wait on
+        else:
+            task.tell("waiting until it is ready")
+        summary = wait_until_ready(task.console, ready, task.deadline.within(patience))[-1]
+    except Missing:
+        raise GuestFailed(Problem("it went down and, being ephemeral, is gone", subject=str(task.step.id))) from None
+    if summary.status:
+        return
+    what = "it went down right after its start" if summary.status is None else f"not ready: {summary.message}"
+    detail = task.console.last_words()
+    raise GuestFailed(Problem(what, subject=str(task.step.id), detail=detail or None, hint=power.advice(task.console)))

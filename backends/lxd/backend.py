@@ -1,0 +1,104 @@
+"""The room's front door: LxdBackend satisfies ports.Backend and ports.Guests for one LXD."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from reconciler.backends.lxd.address import resolve_address
+from reconciler.backends.lxd.client import Client
+from reconciler.backends.lxd.console import Console
+from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.effects import TABLE
+from reconciler.backends.lxd.observe import Place, observe
+from reconciler.effects import Table
+from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
+from reconciler.ports import Settings, Tell
+
+
+class LxdBackend:
+    """One LXD. Opening it does no I/O; the connection is made with the first question."""
+
+    def __init__(self, name: str, host_spec: Spec, settings: Settings) -> None:
+        """name: ``lxd/<host>``; host_spec: the Host's spec, or its ``lxd`` mapping alone."""
+        host = name.removeprefix("lxd/")
+        self.name = lxd_backend(host)
+        self._host = host
+        self._spec: Spec = host_spec if "lxd" in host_spec else {"lxd": dict(host_spec), "deletionPolicy": "delete"}
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The one client; the address is looked up when it is first needed."""
+        with self._lock:
+            if self._client is None:
+                self._client = Client(resolve_address(self._spec["lxd"], self._settings.state))
+            return self._client
+
+    def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
+        """Read everything, or only what these name, in a constant number of requests."""
+        return observe(Place(self.client, self.name, self._host, self._spec), only)
+
+    def effects(self) -> Table:
+        """What changes do, as LXD 5.0 does them."""
+        return TABLE
+
+    def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
+        """Carry out one step; see ``apply.carry_out``."""
+        from reconciler.backends.lxd.apply import Task, carry_out
+
+        deadline = Deadline.after(self._settings.timeout)
+        carry_out(Task(self.client, self._settings, step, desired, observed, tell, deadline))
+
+    def probe(self, observed: Observed) -> tuple[Condition, ...]:
+        """The readiness conditions of a container right now, each tried once."""
+        from reconciler.backends.lxd.readiness import conditions
+
+        if observed.id.kind != "Container":
+            return ()
+        return conditions(self._console(observed.id), observed.spec.get("ready") or {})
+
+    def power(self, id: ResourceId, action: str, force: bool, timeout: float, tell: Tell) -> None:
+        """start | stop | restart a container. An ephemeral one, which goes with its stop, is stopped only by force."""
+        from reconciler.backends.lxd.apply import power
+
+        within = Deadline.after(timeout + power.GRACE)
+        if action == "restart":
+            power.restart(self._console(id), within, tell, force, timeout)
+        if action == "start":
+            power.start(self._console(id), within, tell)
+        if action == "stop":
+            if not force:
+                power.check_outlives_stop(self.client, id.name, within)
+            power.stop(self.client, id.name, within, tell, force=force, grace=timeout)
+
+    def logs(self, id: ResourceId, follow: bool) -> Iterator[bytes]:
+        """The console log; with ``follow`` until the container stops."""
+        from reconciler.backends.lxd.guests import follow_console
+
+        return follow_console(self._console(id), follow)
+
+    def execute(
+        self, id: ResourceId, command: Sequence[str], environment: Mapping[str, str], stdin: bool, timeout: float | None
+    ) -> int:
+        """Run a command in the container on our own streams; its exit code."""
+        from reconciler.backends.lxd.guests import execute
+
+        return execute(self.client, id.name, command, environment, stdin, timeout)
+
+    def shell(self, id: ResourceId) -> int:
+        """An interactive shell on our terminal."""
+        from reconciler.backends.lxd.guests import shell
+
+        return shell(self.client, id.name)
+
+    def _console(self, id: ResourceId) -> Console:
+        return Console.of(self.client, self._settings.state, id.name)
+
+    def close(self) -> None:
+        """Let go of connections; the containers stay."""
+        with self._lock:
+            if self._client is not None:
+                self._client.close()

@@ -1,0 +1,237 @@
+"""The dumb half of the backend: one typed client of one LXD, with deadlines, ETags and operations waited for.
+
+Nothing here knows what a Container is; nothing elsewhere knows HTTP. Reads on a unix socket take the short
+way (``reading``); pylxd (``writing``) is imported only when something is written or the host is https.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from reconciler.backends.lxd.address import Address
+from reconciler.backends.lxd.client.answers import (
+    Answer,
+    Conflicting,
+    Missing,
+    Raced,
+    Reply,
+    is_missing_project,
+    understand,
+)
+from reconciler.backends.lxd.client.reading import UnixReader
+from reconciler.backends.lxd.deadline import Deadline
+from reconciler.problems import Interrupted, Problem, Refused
+
+if TYPE_CHECKING:
+    from reconciler.backends.lxd.client.writing import Writer
+
+__all__ = ["ONE_REQUEST", "Client", "Conflicting", "Missing", "Raced", "Reply", "is_missing_project"]
+
+ONE_REQUEST = 30.0
+"""Seconds that a request may take which does no work in the background."""
+
+# What is the same in every project: asking for them "in" a project that does not exist is an error.
+_GLOBAL = frozenset({"projects", "operations"})
+
+# How LXD says that an instance is in the middle of something (such as clearing up after a failed start), or just was.
+_BUSY = ("nstance is busy running a", "A matching non-reusable operation has now succeeded")
+_PAUSE = 0.2
+# How it says that something else came first: an image was deleted while a container was made from it, or an earlier
+# try of ours is still being carried out. Looking again tells which; trying again is right in both cases.
+_OVERTAKEN = (
+    re.compile(r"/images/[0-9a-f]{64}: no such file or directory"),
+    re.compile(r'This "\w+" entry already exists'),
+)
+
+Path = tuple[str, ...]
+
+
+class Client:
+    """One LXD at one address. Safe for several threads. ``requests`` counts what was asked, for tests and benches."""
+
+    def __init__(self, address: Address) -> None:
+        self.address = address
+        self.requests = 0
+        self._lock = threading.Lock()
+        self._reader = UnixReader(address.socket) if address.socket else None
+        self._writer: Writer | None = None
+
+    def get(self, *path: str, within: Deadline | None = None, **query: str) -> Reply:
+        """The ``metadata`` of ``GET /1.0/<path>``. Raises Missing (404), Refused or Unreachable."""
+        answer = self._read(path, query, within)
+        envelope = understand(answer, _words("GET", path), writing=False)
+        return Reply(envelope.get("metadata"), answer.etag)
+
+    def find(self, *path: str, within: Deadline | None = None, **query: str) -> Reply | None:
+        """Like ``get``; None when it is not there. Raises Missing when even our project is not there."""
+        try:
+            return self.get(*path, within=within, **query)
+        except Missing as error:
+            if self._scope(path) and is_missing_project(error):
+                raise
+            return None
+
+    def raw(self, *path: str, within: Deadline | None = None, **query: str) -> bytes:
+        """The body of something that is not JSON: a log, a file. Raises Missing (404), Refused or Unreachable."""
+        answer = self._read(path, query, within)
+        if not answer.ok:
+            understand(answer, _words("GET", path), writing=False)
+        return answer.body
+
+    def put(self, path: Path, body: Any, within: Deadline, /, etag: str = "", **query: str) -> Any:
+        """Replace; with an etag only if nobody else did since (else Interrupted). Waits for the operation."""
+        return self._write("PUT", path, within, query, body, etag)
+
+    def patch(self, path: Path, body: Any, within: Deadline, /, etag: str = "", **query: str) -> Any:
+        """Change what is named in the body. Waits for the operation."""
+        return self._write("PATCH", path, within, query, body, etag)
+
+    def post(self, path: Path, body: Any, within: Deadline, /, **query: str) -> Any:
+        """Create or act. Waits for the operation; its metadata comes back."""
+        return self._write("POST", path, within, query, body)
+
+    def delete(self, path: Path, within: Deadline, /, **query: str) -> bool:
+        """Delete; False when it was not there."""
+        try:
+            self._write("DELETE", path, within, query)
+        except Missing:
+            return False
+        return True
+
+    def upload(self, path: Path, data: Any, headers: Mapping[str, str], within: Deadline, /, **query: str) -> Any:
+        """POST bytes (or an open file) with headers; waits for the operation."""
+        return self._write("POST", path, within, query, data=data, headers=headers)
+
+    def start(self, path: Path, body: Any, within: Deadline, /, **query: str) -> dict[str, Any]:
+        """POST what begins an operation that somebody else waits for (exec): the operation's metadata."""
+        return dict(self._send("POST", path, within, query, body)["metadata"])
+
+    def wait(self, operation: str, within: Deadline) -> dict[str, Any]:
+        """Wait for an operation by its id. Raises Refused when it failed, Interrupted when we cannot know."""
+        try:
+            done = self.get("operations", operation, "wait", within=within, timeout=str(max(1, int(within.left))))
+        except Missing as error:
+            raise Interrupted(
+                Problem("LXD forgot the operation before it said how it ended", hint="plan again")
+            ) from error
+        return self._judge(dict(done.metadata), within)
+
+    def close(self) -> None:
+        if self._reader:
+            self._reader.close()
+        if self._writer:
+            self._writer.close()
+
+    def websocket(self, path: Path, within: Deadline, /, **query: str) -> Any:
+        """An open websocket (see ``websockets``)."""
+        from reconciler.backends.lxd.client.websockets import open_websocket
+
+        return open_websocket(self.address, _target(path, self._scope(path) | query), within)
+
+    def _read(self, path: Path, query: Mapping[str, str], within: Deadline | None) -> Answer:
+        timeout = _seconds(within, query)
+        self.requests += 1
+        asked = self._scope(path) | dict(query)
+        if self._reader:
+            return self._reader.get(_target(path, asked), timeout)
+        return self._pylxd().send("GET", path, query=asked, timeout=timeout)
+
+    def _write(
+        self,
+        method: str,
+        path: Path,
+        within: Deadline,
+        query: Mapping[str, str],
+        body: Any = None,
+        etag: str = "",
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Any:
+        marked = {**(headers or {}), **({"If-Match": etag} if etag else {})}
+        while True:
+            try:
+                envelope = self._send(method, path, within, query, body, data, marked)
+                if envelope["type"] != "async":
+                    return envelope.get("metadata")
+                return self.wait(str(envelope["metadata"]["id"]), within)
+            except Refused as error:
+                if within.passed or not any(words in error.problem.summary for words in _BUSY):
+                    raise
+                time.sleep(min(_PAUSE, within.left))  # LXD does one thing to an instance at a time; ours comes next
+
+    def _send(
+        self,
+        method: str,
+        path: Path,
+        within: Deadline,
+        query: Mapping[str, str],
+        body: Any = None,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> dict[str, Any]:
+        self.requests += 1
+        answer = self._pylxd().send(
+            method,
+            path,
+            query=self._scope(path) | dict(query),
+            timeout=max(1.0, within.left),
+            json=body,
+            data=data,
+            headers=headers,
+        )
+        return understand(answer, _words(method, path), writing=True)
+
+    def _judge(self, operation: dict[str, Any], within: Deadline) -> dict[str, Any]:
+        code = int(operation.get("status_code", 0))
+        if code == 200:
+            return operation
+        if code == 400:
+            words = str(operation.get("err") or "the operation failed")
+            if any(pattern.search(words) for pattern in _OVERTAKEN):
+                raise Interrupted(Problem(words, hint="apply again"))
+            raise Refused(Problem(words))
+        if code == 401:
+            raise Interrupted(Problem(f"the operation was cancelled: {operation.get('err') or 'no reason given'}"))
+        self._cancel(str(operation.get("id", "")), within)
+        raise Interrupted(Problem("LXD did not finish in time", hint="plan again, or give it more --timeout"))
+
+    def _cancel(self, operation: str, within: Deadline) -> None:
+        """Best effort: most operations cannot be cancelled, and then go on without us."""
+        try:
+            self._send("DELETE", ("operations", operation), Deadline.after(5), {})
+        except (Refused, Interrupted):
+            return
+
+    def _scope(self, path: Path) -> dict[str, str]:
+        if self.address.project and path and path[0] not in _GLOBAL:
+            return {"project": self.address.project}
+        return {}
+
+    def _pylxd(self) -> Writer:
+        with self._lock:
+            if self._writer is None:
+                from reconciler.backends.lxd.client.writing import Writer
+
+                self._writer = Writer(self.address)
+            return self._writer
+
+
+def _seconds(within: Deadline | None, query: Mapping[str, str]) -> float:
+    if within is None:
+        return ONE_REQUEST
+    slack = 5.0 if "timeout" in query else 0.0  # LXD itself ends such a wait; leave it the time to say so
+    return max(1.0, within.left) + slack
+
+
+def _target(path: Path, query: Mapping[str, str]) -> str:
+    target = "/1.0" + "".join(f"/{quote(part, safe='')}" for part in path)
+    return f"{target}?{urlencode(query)}" if query else target
+
+
+def _words(method: str, path: Path) -> str:
+    return f"{method} /1.0/{'/'.join(path)}"

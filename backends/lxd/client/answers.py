@@ -1,0 +1,91 @@
+"""What LXD answered, as it is, and what that means for us: the one place where HTTP statuses become our errors."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from reconciler.problems import Interrupted, Problem, Refused, Unreachable
+
+NOT_FOUND = 404
+CONFLICT = 409
+ETAG_MISMATCH = 412
+BUSY = (423, 429, 502, 503, 504)
+
+
+class Missing(Refused):
+    """The thing asked for is not there (HTTP 404)."""
+
+
+class Conflicting(Refused):
+    """A thing of that name is there already (HTTP 409)."""
+
+
+class Raced(Interrupted):
+    """Somebody else changed it since we read it (HTTP 412): nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer. etag is without its quotes; empty when there was none."""
+
+    status: int
+    etag: str
+    body: bytes
+
+    @property
+    def ok(self) -> bool:
+        return 200 <= self.status < 300
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What was asked for, and the ETag to write it back with."""
+
+    metadata: Any
+    etag: str
+
+
+def understand(answer: Answer, what: str, writing: bool) -> dict[str, Any]:
+    """The JSON envelope of a good answer; raises what a bad one means. what: shown, such as ``GET /1.0/instances``."""
+    envelope = _envelope(answer)
+    if answer.ok and envelope is not None:
+        return envelope
+    if answer.ok:
+        problem = Problem(f"{what}: LXD's answer is not what it should be", detail=_excerpt(answer.body))
+        raise Interrupted(problem) if writing else Unreachable(problem)
+    raise refusal(answer.status, str((envelope or {}).get("error") or _excerpt(answer.body)), what)
+
+
+def refusal(status: int, message: str, what: str) -> Refused | Unreachable | Interrupted:
+    """The exception for an HTTP status that says no."""
+    problem = Problem(message or f"LXD answered {status}", detail=f"{what} was answered {status}")
+    if status == NOT_FOUND:
+        return Missing(problem)
+    if status == CONFLICT:
+        return Conflicting(problem)
+    if status == ETAG_MISMATCH:
+        return Raced(Problem("somebody else changed it at the same moment", hint="plan again"))
+    if status in BUSY:
+        return Unreachable(problem)
+    if status in (401, 403):
+        return Refused(Problem(message, hint="this LXD does not trust the client certificate: see doctor"))
+    return Refused(problem)
+
+
+def is_missing_project(error: Refused) -> bool:
+    """Whether it is not the thing that is missing, but the project that we look for it in."""
+    return "roject not found" in error.problem.summary
+
+
+def _envelope(answer: Answer) -> dict[str, Any] | None:
+    try:
+        envelope = json.loads(answer.body)
+    except ValueError:
+        return None
+    return envelope if isinstance(envelope, dict) and "type" in envelope else None
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:200].decode("utf-8", "replace")

@@ -1,0 +1,202 @@
+"""Writes, and every talk with an LXD over https: pylxd's connection, trust and API nodes, never its model objects.
+
+Two of its habits are taken away from it: a new unix connection for every URL, and letting
+REQUESTS_CA_BUNDLE of the environment override the pinned certificate.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pylxd.client
+import pylxd.exceptions
+import requests
+import requests.adapters
+import urllib3
+import urllib3.connection
+
+from reconciler.backends.lxd.address import Address
+from reconciler.backends.lxd.client.answers import Answer
+from reconciler.backends.lxd.client.reading import hint_for, reason
+from reconciler.problems import Interrupted, Problem, Refused, Unreachable
+
+CONNECTIONS = 32
+SCHEME = "http+unix://"
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    def __init__(self, path: Path, timeout: Any) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(self.timeout)
+            connection.connect(self._path)
+        except OSError as error:
+            connection.close()
+            raise urllib3.exceptions.NewConnectionError(self, reason(error)) from error
+        self.sock = connection
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    """One pool for the whole socket, whatever the URL."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", maxsize=CONNECTIONS)
+        self._path = path
+
+    def _new_conn(self) -> _Connection:
+        return _Connection(self._path, self.timeout.connect_timeout)
+
+
+class UnixAdapter(requests.adapters.HTTPAdapter):
+    """Lets requests talk to one unix socket, keeping its connections alive."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._pool = _Pool(path)
+
+    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> urllib3.HTTPConnectionPool:
+        return self._pool
+
+    def request_url(self, request: requests.PreparedRequest, _proxies: Any) -> str:
+        return request.path_url
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+def open_session(address: Address) -> tuple[str, requests.Session]:
+    """The endpoint as pylxd wants it, and a session for it that nothing in the environment can change."""
+    if address.socket:
+        endpoint = SCHEME + quote(str(address.socket), safe="")
+        session = requests.Session()
+        session.mount(SCHEME, UnixAdapter(address.socket))
+    else:
+        endpoint = str(address.url)
+        session = pylxd.client.get_session_for_url(
+            endpoint,
+            verify=str(address.server_certificate),  # pylxd pins by the fingerprint of exactly this certificate
+            cert=(str(address.client_certificate), str(address.client_key)),
+        )
+    session.trust_env = False
+    return endpoint, session
+
+
+class Writer:
+    """Sends requests through pylxd's API nodes; safe for several threads."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._lock = threading.Lock()
+        self._client: pylxd.client.Client | None = None
+
+    def send(
+        self,
+        method: str,
+        path: tuple[str, ...],
+        *,
+        query: Mapping[str, str],
+        timeout: float,
+        json: Any = None,
+        data: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request. Raises Unreachable when LXD certainly did not get it, Interrupted when it may have."""
+        node = self._connect(timeout).api
+        for part in path:
+            node = node[quote(part, safe="")]
+        call = {"params": dict(query), "timeout": timeout, "headers": dict(headers or {})}
+        if method == "GET":
+            call["is_api"] = False
+        else:
+            call |= {"json": json, "data": data}
+        try:
+            response = getattr(node, method.lower())(**call)
+        except pylxd.exceptions.LXDAPIException as error:
+            response = error.response
+        except requests.exceptions.RequestException as error:
+            raise self._lost(error, method) from error
+        return Answer(response.status_code, response.headers.get("ETag", "").strip('"'), response.content)
+
+    def close(self) -> None:
+        if self._client:
+            self._client.api.session.close()
+
+    def _connect(self, timeout: float) -> pylxd.client.Client:
+        with self._lock:
+            if self._client is None:
+                self._client = self._open(timeout)
+            return self._client
+
+    def _open(self, timeout: float) -> pylxd.client.Client:
+        self._check_files()
+        endpoint, session = open_session(self._address)
+        try:
+            client = pylxd.client.Client(endpoint=endpoint, session=session, cert=session.cert, timeout=timeout)
+        except (pylxd.exceptions.ClientConnectionFailed, requests.exceptions.RequestException) as error:
+            session.close()
+            raise self._silence(error) from error
+        except pylxd.exceptions.LXDAPIException as error:
+            session.close()
+            raise Unreachable(Problem(f"LXD at {self._address} does not answer as it should: {error}")) from error
+        except ValueError as error:
+            session.close()
+            raise Unreachable(Problem(f"what answers at {self._address} is not an LXD")) from error
+        if not client.trusted:
+            session.close()
+            raise Refused(
+                Problem(
+                    f"LXD at {self._address} does not trust this client certificate",
+                    hint=f"on its host: lxc config trust add {self._address.client_certificate}",
+                )
+            )
+        return client
+
+    def _check_files(self) -> None:
+        """An https address needs all three files; saying which is missing beats a TLS error."""
+        if self._address.socket:
+            return
+        needed = {
+            "serverCertificate": self._address.server_certificate,
+            "clientCertificate": self._address.client_certificate,
+            "clientKey": self._address.client_key,
+        }
+        for name, path in needed.items():
+            if path is None or not path.is_file():
+                raise Refused(Problem(f"{name}: there is no file {path}", hint="name a PEM file in the Host"))
+
+    def _lost(self, error: requests.exceptions.RequestException, method: str) -> Unreachable | Interrupted:
+        cause = error.args[0] if error.args else None
+        inner = getattr(cause, "reason", cause)
+        never_sent = isinstance(error, requests.exceptions.ConnectTimeout | requests.exceptions.SSLError) or isinstance(
+            inner, urllib3.exceptions.NewConnectionError
+        )
+        if never_sent or method == "GET":
+            return self._silence(error)
+        return Interrupted(Problem(f"LXD at {self._address} got the request and did not answer: {_words(error)}"))
+
+    def _silence(self, error: Exception) -> Unreachable:
+        return Unreachable(
+            Problem(f"no answer from LXD at {self._address}: {_words(error)}", hint=hint_for(_root(error)))
+        )
+
+
+def _root(error: BaseException) -> BaseException:
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    return error
+
+
+def _words(error: BaseException) -> str:
+    text = str(error)
+    if "Fingerprint" in text or "fingerprint" in text:
+        return "its certificate is not the pinned one"
+    return reason(_root(error))

@@ -1,0 +1,197 @@
+"""PLAN's data for this backend: what each field's change does to whoever uses the resource, as LXD 5.0 really does it.
+
+Pure data. A key that is not here is UNKNOWN on purpose, and held: harm is never guessed. "Live update" in LXD's own
+documentation means that LXD accepts it; where that is not the same as taking effect, this table says restart.
+"""
+
+from __future__ import annotations
+
+from reconciler.effects import Rule, Table
+from reconciler.model import Effect
+
+_LIVE = Rule(Effect.LIVE)
+_RESTART = Rule(Effect.RESTART)
+_REPLACE = Rule(Effect.REPLACE)
+
+_NEXT_START = Rule(Effect.RESTART, "LXD accepts it on a running container, and it acts at its next start")
+_CLOUD_INIT = Rule(Effect.RESTART, "a changed cloud-init is a new instance-id: it runs at the next start")
+_NEXT_SESSION = Rule(Effect.LIVE, "the running container keeps the old value; exec and the next start see the new one")
+_LATER = Rule(Effect.LIVE, "concerns only what LXD does with it later")
+_FIXED = Rule(Effect.IMPOSSIBLE, "LXD cannot change it once it exists")
+_VIRTUAL_MACHINE = Rule(Effect.IMPOSSIBLE, "a key for LXD's virtual machines, not for containers")
+
+# Grouped as in LXD's own reference, so that the next version can be laid beside it.
+_MISCELLANEOUS = {
+    "config.<boot.autostart>": _LATER,
+    "config.<boot.autostart.delay>": _LATER,
+    "config.<boot.autostart.priority>": _LATER,
+    "config.<boot.host_shutdown_timeout>": _LATER,
+    "config.<boot.stop.priority>": _LATER,
+    "config.<cluster.evacuate>": _LATER,
+    "config.<environment.*>": _NEXT_SESSION,
+    "config.<linux.kernel_modules>": Rule(Effect.RESTART, "modules are loaded before a start"),
+    "config.<linux.sysctl.*>": _NEXT_START,
+    "config.<user.*>": _LIVE,
+    "config.<user.meta-data>": _CLOUD_INIT,
+    "config.<user.network-config>": _CLOUD_INIT,
+    "config.<user.user-data>": _CLOUD_INIT,
+    "config.<user.vendor-data>": _CLOUD_INIT,
+    "config.<cloud-init.network-config>": _CLOUD_INIT,
+    "config.<cloud-init.user-data>": _CLOUD_INIT,
+    "config.<cloud-init.vendor-data>": _CLOUD_INIT,
+    "config.<agent.nic_config>": _VIRTUAL_MACHINE,
+}
+_LIMITS = {
+    "config.<limits.cpu>": _LIVE,
+    "config.<limits.cpu.allowance>": _LIVE,
+    "config.<limits.cpu.priority>": _LIVE,
+    "config.<limits.disk.priority>": _LIVE,
+    "config.<limits.hugepages.*>": _LIVE,
+    "config.<limits.kernel.*>": _NEXT_START,
+    "config.<limits.memory>": _LIVE,
+    "config.<limits.memory.enforce>": _LIVE,
+    "config.<limits.memory.hugepages>": _VIRTUAL_MACHINE,
+    "config.<limits.memory.swap>": _LIVE,
+    "config.<limits.memory.swap.priority>": _LIVE,
+    "config.<limits.network.priority>": _LIVE,
+    "config.<limits.processes>": _LIVE,
+}
+_MACHINERY = {
+    "config.<migration.incremental.memory>": _LATER,
+    "config.<migration.incremental.memory.goal>": _LATER,
+    "config.<migration.incremental.memory.iterations>": _LATER,
+    "config.<migration.stateful>": _VIRTUAL_MACHINE,
+    "config.<nvidia.*>": _NEXT_START,
+    "config.<raw.*>": _NEXT_START,
+    "config.<raw.qemu>": _VIRTUAL_MACHINE,
+    "config.<raw.qemu.conf>": _VIRTUAL_MACHINE,
+    "config.<snapshots.*>": _LATER,
+}
+_SECURITY = {
+    "config.<security.devlxd>": _NEXT_START,
+    "config.<security.devlxd.images>": _LIVE,
+    "config.<security.idmap.*>": Rule(Effect.RESTART, "files change their owners on disk at the next start"),
+    "config.<security.nesting>": _NEXT_START,
+    "config.<security.privileged>": _NEXT_START,
+    "config.<security.protection.delete>": _LATER,
+    "config.<security.protection.shift>": _LATER,
+    "config.<security.syscalls.*>": _NEXT_START,
+    "config.<security.agent.metrics>": _VIRTUAL_MACHINE,
+    "config.<security.secureboot>": _VIRTUAL_MACHINE,
+}
+
+_DEVICE = Rule(Effect.RESTART, "not yet known to be safe on a running container")
+
+CONTAINER = {
+    "power": Rule(Effect.STOP, "the manifest says so"),
+    "metadata.name": Rule(Effect.RESTART, "LXD renames only what is stopped"),
+    "image.**": Rule(Effect.REPLACE, "a container is made from its image once"),
+    "cpus.**": _LIVE,
+    "memory.**": _LIVE,
+    "profiles": Rule(Effect.RESTART, "a profile may hold anything; some of it acts only at the next start"),
+    "nesting": _NEXT_START,
+    "privileged": _NEXT_START,
+    "cloudInit.**": _CLOUD_INIT,
+    "devices.**": _DEVICE,
+    "ephemeral": Rule(Effect.LIVE, "concerns what happens when it stops"),
+    "files.**": Rule(Effect.LIVE, "the files are written again; whoever reads them only at its start does not notice"),
+    "run": Rule(Effect.LIVE, "commands with when: change run now"),
+    **_MISCELLANEOUS,
+    **_LIMITS,
+    **_MACHINERY,
+    **_SECURITY,
+}
+
+IMAGE = {
+    "source.**": Rule(Effect.LIVE, "the alias moves to the new image; guests follow only with imagePolicy: follow"),
+    "identity": Rule(Effect.LIVE, "the alias moves to the new image; guests follow only with imagePolicy: follow"),
+    "type": _FIXED,
+}
+
+_BRIDGE = Rule(Effect.LIVE, "the bridge is set up again; guests renew their addresses when their lease ends")
+
+NETWORK = {
+    "type": Rule(Effect.REPLACE, "LXD cannot turn one type of network into another"),
+    "ipv4.**": _BRIDGE,
+    "ipv6.**": _BRIDGE,
+    "dns.**": _BRIDGE,
+    "config.<bgp.*>": _LIVE,
+    "config.<bridge.*>": _BRIDGE,
+    "config.<bridge.driver>": Rule(Effect.IMPOSSIBLE, "LXD cannot change the driver of a bridge in use"),
+    "config.<bridge.mode>": Rule(Effect.IMPOSSIBLE, "LXD cannot change the mode of a bridge in use"),
+    "config.<dns.*>": _BRIDGE,
+    "config.<fan.*>": _BRIDGE,
+    "config.<ipv4.*>": _BRIDGE,
+    "config.<ipv6.*>": _BRIDGE,
+    "config.<raw.dnsmasq>": _BRIDGE,
+    "config.<security.acls*>": _LIVE,
+    "config.<tunnel.*>": _BRIDGE,
+    "config.<user.*>": _LIVE,
+    "config.<maas.*>": _LATER,
+}
+
+_EACH_NEXT_START = Rule(Effect.LIVE, "containers that use it see it at their next start")
+_AT_ONCE = Rule(Effect.LIVE, "acts at once on every container that uses this profile")
+
+# A profile restarts nobody: LXD passes devices on to running containers, and restarts none for the rest.
+PROFILE = {
+    "description": _LIVE,
+    "devices.**": Rule(Effect.LIVE, "LXD changes the devices of the containers that use it at once"),
+    **{
+        pattern: _EACH_NEXT_START if rule.effect is Effect.RESTART else _AT_ONCE if rule is _LIVE else rule
+        for pattern, rule in CONTAINER.items()
+        if pattern.startswith("config.")
+    },
+}
+
+STORAGE_POOL = {
+    "description": _LIVE,
+    "driver": Rule(Effect.IMPOSSIBLE, "a pool keeps its driver; everything in it would be lost"),
+    "source": Rule(Effect.IMPOSSIBLE, "a pool stays where it is; everything in it would be lost"),
+    "config.<user.*>": _LIVE,
+    "config.<rsync.*>": _LATER,
+    "config.<volume.*>": Rule(Effect.LIVE, "a default for new volumes"),
+    "config.<size>": Rule(Effect.IMPOSSIBLE, "LXD 5.0 grows a pool only by hand"),
+    "config.<source>": Rule(Effect.IMPOSSIBLE, "a pool stays where it is; everything in it would be lost"),
+    "config.<btrfs.*>": _LATER,
+    "config.<lvm.*>": _FIXED,
+    "config.<zfs.*>": _FIXED,
+    "config.<ceph.*>": _FIXED,
+    "config.<cephfs.*>": _FIXED,
+}
+
+PROJECT = {
+    "description": _LIVE,
+    "config.<user.*>": _LIVE,
+    "config.<limits.*>": Rule(Effect.LIVE, "refused by LXD when more than that is used already"),
+    "config.<restricted*>": Rule(Effect.LIVE, "refused by LXD when something in the project breaks it"),
+    "config.<images.*>": _LATER,
+    "config.<backups.*>": _LATER,
+    "config.<features.*>": Rule(Effect.IMPOSSIBLE, "LXD changes features only while the project is empty"),
+}
+
+VOLUME = {
+    "pool": Rule(Effect.IMPOSSIBLE, "moving a volume to another pool is not done here: its data would be at stake"),
+    "size": Rule(Effect.LIVE, "a dir pool accepts sizes and does not enforce them; other pools refuse what is in use"),
+    "config.<size>": Rule(Effect.LIVE, "a dir pool accepts sizes and does not enforce them"),
+    "config.<user.*>": _LIVE,
+    "config.<snapshots.*>": _LATER,
+    "config.<security.shifted>": _NEXT_START,
+    "config.<security.unmapped>": _NEXT_START,
+    "config.<block.*>": _FIXED,
+    "config.<zfs.*>": _FIXED,
+    "config.<lvm.*>": _FIXED,
+}
+
+HOST = {"lxd.**": Rule(Effect.LIVE, "only where we look; nothing moves")}
+
+TABLE: Table = {
+    "Container": CONTAINER,
+    "Image": IMAGE,
+    "Network": NETWORK,
+    "Profile": PROFILE,
+    "StoragePool": STORAGE_POOL,
+    "Project": PROJECT,
+    "Volume": VOLUME,
+    "Host": HOST,
+}

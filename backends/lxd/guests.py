@@ -1,0 +1,130 @@
+"""Behind the guest verbs ``logs``, ``exec`` and ``shell``: a container on our own terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from reconciler.backends.lxd.apply.power import power_now
+from reconciler.backends.lxd.client import Client
+from reconciler.backends.lxd.console import Console
+from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.session import Command, TookTooLong, run
+from reconciler.model import Power
+from reconciler.problems import Refused
+
+_SHELL = ["/bin/sh", "-c", 'exec "$(command -v bash || echo /bin/sh)" -l']
+_TIMED_OUT = 124  # what timeout(1) says
+_NOT_RUN = {"Command not found": 127, "Command not executable": 126}  # what a shell says
+_POLL = 0.5
+_ANSWER = 10.0
+
+
+def follow_console(console: Console, follow: bool) -> Iterator[bytes]:
+    """The console log so far; with ``follow`` what is added to it, until the container is down.
+
+    LXD has no stream of it that others may share, so it is read again and again.
+    """
+    told = b""
+    while True:
+        running = power_now(console.client, console.name, Deadline.after(_ANSWER)) is not Power.STOPPED
+        log = console.read(Deadline.after(_ANSWER), running)
+        fresh = log.removeprefix(told)
+        if fresh:
+            yield fresh
+        told = log
+        if not follow or not running:
+            return
+        time.sleep(_POLL)  # nothing tells when more is said
+
+
+def execute(
+    client: Client,
+    name: str,
+    words: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: bool,
+    timeout: float | None,
+) -> int:
+    """Run a command on our own stdin, stdout, stderr; its exit code, 124 when it was killed for taking too long."""
+    command = Command(
+        words,
+        out=lambda data: _write(1, data),
+        err=lambda data: _write(2, data),
+        environment=environment,
+        stdin=0 if stdin else None,
+    )
+    try:
+        return run(client, name, command, None if timeout is None else Deadline.after(timeout))
+    except TookTooLong:
+        return _TIMED_OUT
+    except Refused as error:
+        code = _NOT_RUN.get(error.problem.summary)
+        if code is None:
+            raise
+        _write(2, f"{words[0]}: {error.problem.summary.lower()}\n".encode())
+        return code
+
+
+def shell(client: Client, name: str) -> int:
+    """An interactive shell on our terminal, which follows the terminal's size."""
+    resized = _Resizes()
+    environment = {key: value for key in ("TERM", "LANG") if (value := os.environ.get(key))}
+    command = Command(
+        _SHELL,
+        out=lambda data: _write(1, data),
+        err=lambda data: _write(2, data),
+        environment=environment,
+        stdin=0,
+        terminal=_size(),
+        resized=resized.take,
+    )
+    with _raw_terminal():
+        return run(client, name, command, None)
+
+
+class _Resizes:
+    """The terminal's size, when it is not what it was."""
+
+    def __init__(self) -> None:
+        self._last = _size()
+
+    def take(self) -> tuple[int, int] | None:
+        """The new size, or None."""
+        now = _size()
+        if now == self._last:
+            return None
+        self._last = now
+        return now
+
+
+@contextmanager
+def _raw_terminal() -> Iterator[None]:
+    """Every key goes to the shell; the terminal is given back as it was, whatever happens."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    before = termios.tcgetattr(0)
+    try:
+        tty.setraw(0, termios.TCSADRAIN)  # what was typed ahead is meant for the shell
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+
+
+def _size() -> tuple[int, int]:
+    try:
+        size = os.get_terminal_size(0)
+    except OSError:
+        return 80, 24
+    return size.columns, size.lines
+
+
+def _write(handle: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(handle, data) :]

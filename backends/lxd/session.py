@@ -1,0 +1,172 @@
+"""One command inside a container, over LXD's exec: used by ``run``, ``ready.command``, ``exec`` and ``shell``."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.backends.lxd.client import Client
+from reconciler.backends.lxd.client.websockets import Message, WebSocket
+from reconciler.backends.lxd.deadline import Deadline
+from reconciler.problems import Interrupted, Problem
+
+Sink = Callable[[bytes], None]
+
+_CHUNK = 32768
+_KILL = 9
+_RESIZES = 0.3  # seconds between looks at the terminal's size
+_SIDES = ("width", "height")
+_AFTERWARDS = 10.0
+"""Seconds that LXD has to tell the exit code once the command's output has ended."""
+
+
+class TookTooLong(Interrupted):
+    """The command was still running at its deadline, and was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to run and where its streams go. stdin: a file descriptor, or None for nothing at all.
+
+    terminal: (columns, lines) for an interactive command, whose output all comes through ``out``
+    """
+
+    words: Sequence[str]
+    out: Sink
+    err: Sink
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stdin: int | None = None
+    terminal: tuple[int, int] | None = None
+    resized: Callable[[], tuple[int, int] | None] = lambda: None
+
+
+def run(client: Client, name: str, command: Command, within: Deadline | None) -> int:
+    """Run it and return its exit code. Raises TookTooLong, Refused (not running, no such command), Unreachable."""
+    opening = Deadline.after(30) if within is None else within
+    operation = client.start(("instances", name, "exec"), _body(command), opening)
+    id, secrets = str(operation["id"]), operation["metadata"]["fds"]
+    sockets: dict[str, WebSocket] = {}
+    try:
+        # The command begins when its streams are connected, control or not; and ends a moment later, maybe.
+        for stream in sorted(secrets, key=lambda name: (name != "control", name)):
+            sockets[stream] = client.websocket(
+                ("operations", id, "websocket"), opening.within(30), secret=secrets[stream]
+            )
+        _talk(sockets, command, within)
+    finally:
+        for one in sockets.values():
+            one.close()
+    done = client.wait(id, Deadline.after(_AFTERWARDS))
+    return int((done.get("metadata") or {}).get("return", -1))
+
+
+def capture(client: Client, name: str, words: Sequence[str], within: Deadline) -> tuple[int, bytes]:
+    """Run it without input; its exit code, and what it wrote to both outputs."""
+    output = bytearray()
+    code = run(client, name, Command(words, output.extend, output.extend), within)
+    return code, bytes(output)
+
+
+def _body(command: Command) -> dict[str, Any]:
+    columns, lines = command.terminal or (0, 0)
+    return {
+        "command": list(command.words),
+        "environment": dict(command.environment),
+        "wait-for-websocket": True,
+        "interactive": command.terminal is not None,
+        "width": columns,
+        "height": lines,
+    }
+
+
+def _talk(sockets: Mapping[str, WebSocket], command: Command, within: Deadline | None) -> None:
+    """Move bytes until the command's outputs have ended."""
+    sinks = {"0": command.out} if command.terminal else {"1": command.out, "2": command.err}
+    feeder = _Feeder(sockets["0"], command.stdin)
+    feeder.start()
+    try:
+        with selectors.DefaultSelector() as selector:
+            for stream, sink in sinks.items():
+                selector.register(sockets[stream], selectors.EVENT_READ, stream)
+                _deliver(selector, sockets[stream], sink, sockets[stream].pending())
+            while selector.get_map():
+                _one_round(selector, sockets, sinks, command, within)
+    finally:
+        feeder.stop()
+
+
+def _one_round(
+    selector: selectors.BaseSelector,
+    sockets: Mapping[str, WebSocket],
+    sinks: Mapping[str, Sink],
+    command: Command,
+    within: Deadline | None,
+) -> None:
+    patience = None if within is None else within.left
+    if command.terminal is not None:
+        patience = _RESIZES if patience is None else min(_RESIZES, patience)
+    for key, _ in selector.select(patience):
+        socket = sockets[key.data]
+        _deliver(selector, socket, sinks[key.data], socket.receive())
+    if (size := command.resized()) is not None:
+        sides = {side: str(value) for side, value in zip(_SIDES, size, strict=True)}
+        _control(sockets["control"], {"command": "window-resize", "args": sides})
+    if within is not None and within.passed and selector.get_map():
+        _control(sockets["control"], {"command": "signal", "signal": _KILL})
+        raise TookTooLong(Problem(f"the command took too long and was killed: {' '.join(command.words)}"))
+
+
+def _deliver(selector: selectors.BaseSelector, socket: WebSocket, sink: Sink, messages: Sequence[Message]) -> None:
+    ended = socket.closed
+    for message in messages:
+        if message.text:
+            ended = True
+        elif message.data:
+            sink(message.data)
+    if ended and socket in [key.fileobj for key in selector.get_map().values()]:
+        selector.unregister(socket)
+
+
+def _control(socket: WebSocket, order: dict[str, Any]) -> None:
+    socket.send(json.dumps(order).encode(), text=True)
+
+
+class _Feeder:
+    """Our stdin → the command's, in a thread: a command that does not read must not keep its output from us."""
+
+    def __init__(self, socket: WebSocket, stdin: int | None) -> None:
+        self._socket = socket
+        self._stdin = stdin
+        self._wake, self._bell = os.pipe()
+        self._thread = threading.Thread(target=self._feed, name="exec-stdin", daemon=True)
+
+    def start(self) -> None:
+        if self._stdin is None:
+            self._socket.send(b"", text=True)
+        else:
+            self._thread.start()
+
+    def stop(self) -> None:
+        os.close(self._bell)  # the reading end becomes readable
+        if self._thread.ident is not None:
+            self._thread.join(timeout=1)
+        os.close(self._wake)
+
+    def _feed(self) -> None:
+        assert self._stdin is not None
+        with selectors.SelectSelector() as selector:
+            selector.register(self._wake, selectors.EVENT_READ)
+            selector.register(self._stdin, selectors.EVENT_READ)
+            while True:
+                if any(key.fd == self._wake for key, _ in selector.select()):
+                    return
+                data = os.read(self._stdin, _CHUNK)
+                if not data:
+                    self._socket.send(b"", text=True)
+                    return
+                self._socket.send(data)

@@ -1,0 +1,244 @@
+"""APPLY and exec, inside the guest: qemu-guest-agent over its socket, every call with a deadline.
+
+The channel has no greeting and no connection that means anything: whether an agent listens shows only when it answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import select
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from types import TracebackType
+from typing import Any
+
+from reconciler.backends.qemu.sockets import connect
+from reconciler.model import Json
+from reconciler.problems import Interrupted, Problem, Refused, Unreachable
+
+_CHUNK = 256 * 1024
+_LIMIT = 64 * 1024 * 1024
+_POLL = (0.02, 0.5)
+"""How often the end of a command is asked for: seconds at first, and at most."""
+_TURN = 60.0
+"""Seconds until it is our turn again, when others have come in between."""
+_NO_CHILD = "Failed to execute child process"
+_NOT_RUN = {"No such file or directory": 127, "Permission denied": 126}
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """How a command in the guest ended. code: 128+n when signal n ended it."""
+
+    code: int
+    out: bytes
+    err: bytes
+
+
+class NotRun(Refused):
+    """The guest has no such program, or may not run it."""
+
+    @property
+    def code(self) -> int:
+        """What a shell's exit code would be."""
+        return next(code for words, code in _NOT_RUN.items() if self.problem.summary.endswith(f": {words}"))
+
+
+class Agent:
+    """A session with the agent behind the socket at ``path``. Unreachable when none answers within ``patience``."""
+
+    def __init__(self, path: Path, subject: str, patience: float = 3.0) -> None:
+        self._path = path
+        self._subject = subject
+        self._patience = patience
+        self._buffer = bytearray()
+
+    def __enter__(self) -> Agent:
+        self._socket = connect(self._path, self._subject)
+        try:
+            self._synchronise(time.monotonic() + self._patience)
+        except BaseException:
+            self._socket.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._socket.close()
+
+    def execute(self, name: str, arguments: Mapping[str, Json] | None = None, timeout: float = 10.0) -> Json:
+        """Its answer. Raises Refused when the agent says no, Interrupted when it says nothing."""
+        deadline = time.monotonic() + timeout
+        self._send({"execute": name, "arguments": arguments or {}}, deadline)
+        answer = self._receive(deadline, name)
+        if "error" in answer:
+            raise Refused(
+                Problem(f"the guest agent refused {name}: {answer['error'].get('desc')}", subject=self._subject)
+            )
+        return answer.get("return")
+
+    def tell(self, name: str, arguments: Mapping[str, Json] | None = None) -> None:
+        """Say it without waiting: for what ends the guest and is never answered."""
+        self._send({"execute": name, "arguments": arguments or {}}, time.monotonic() + self._patience)
+
+    def run(
+        self,
+        command: Sequence[str],
+        timeout: float | None,
+        environment: Mapping[str, str] | None = None,
+        stdin: bytes = b"",
+    ) -> Finished:
+        """Run a command to its end. ``timeout`` in seconds; Interrupted when it is over: it may still be running.
+
+        NotRun when the guest cannot start it at all.
+        """
+        arguments: dict[str, Json] = {"path": command[0], "arg": list(command[1:]), "capture-output": True}
+        if environment:
+            arguments["env"] = [f"{key}={value}" for key, value in environment.items()]
+        if stdin:
+            arguments["input-data"] = base64.b64encode(stdin).decode()
+        try:
+            pid = self.execute("guest-exec", arguments)["pid"]
+        except Refused as error:
+            raise self._not_run(command[0], error) from error
+        return self._await(pid, command, timeout)
+
+    def _not_run(self, program: str, error: Refused) -> Refused:
+        said = error.problem.summary
+        why = next((words for words in _NOT_RUN if _NO_CHILD in said and words in said.rpartition("(")[2]), None)
+        return error if why is None else NotRun(Problem(f"{program}: {why}", subject=self._subject))
+
+    def write_file(self, path: str, data: bytes) -> None:
+        """Create or replace the file's contents."""
+        handle = self.execute("guest-file-open", {"path": path, "mode": "w"})
+        try:
+            for start in range(0, len(data), _CHUNK):
+                chunk = base64.b64encode(data[start : start + _CHUNK]).decode()
+                written = self.execute("guest-file-write", {"handle": handle, "buf-b64": chunk}, timeout=30.0)
+                if written["count"] != len(data[start : start + _CHUNK]):
+                    raise Refused(Problem(f"{path}: the guest could not write all of it", subject=self._subject))
+        finally:
+            self.execute("guest-file-close", {"handle": handle})
+
+    def read_file(self, path: str, limit: int = 1024 * 1024) -> bytes:
+        """At most ``limit`` bytes of a file."""
+        handle = self.execute("guest-file-open", {"path": path, "mode": "r"})
+        data = bytearray()
+        try:
+            while len(data) < limit:
+                answer = self.execute("guest-file-read", {"handle": handle, "count": 48 * 1024})
+                data += base64.b64decode(answer["buf-b64"])
+                if answer["eof"] or not answer["count"]:
+                    break
+        finally:
+            self.execute("guest-file-close", {"handle": handle})
+        return bytes(data[:limit])
+
+    def _await(self, pid: int, command: Sequence[str], timeout: float | None) -> Finished:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = _POLL[0]
+        while True:
+            status = self.execute("guest-exec-status", {"pid": pid})
+            if status["exited"]:
+                return finished(status)
+            if deadline is not None and time.monotonic() > deadline:
+                what = f"{command[0]}: did not end within {timeout:g} s"
+                raise Interrupted(Problem(what, subject=self._subject))
+            self._rest(pause)
+            pause = min(pause * 1.5, _POLL[1])
+
+    def _rest(self, pause: float) -> None:
+        """Wait a little. A channel serves one client at a time: over a long command others are let in between."""
+        if pause < _POLL[1]:
+            # Nothing is sent to us unasked: this ends early only when the guest goes away.
+            select.select([self._socket], [], [], pause)
+            return
+        self._socket.close()
+        Event().wait(pause)
+        try:
+            self._socket = connect(self._path, self._subject)
+        except Unreachable as error:
+            raise self._gone() from error
+        self._buffer.clear()
+        self._synchronise(time.monotonic() + _TURN)
+
+    def _synchronise(self, deadline: float) -> None:
+        """Whatever an earlier client left half-said or half-read ends here: 0xFF resets the agent's parser and ours."""
+        token = random.getrandbits(31)
+        self._socket_send(b"\xff", deadline)
+        self._send({"execute": "guest-sync-delimited", "arguments": {"id": token}}, deadline)
+        while True:
+            line = self._line(deadline, "its name being called").rpartition(b"\xff")[2]
+            try:
+                if json.loads(line).get("return") == token:
+                    return
+            except ValueError:
+                continue
+
+    def _send(self, message: Mapping[str, Json], deadline: float) -> None:
+        self._socket_send(json.dumps(message).encode() + b"\n", deadline)
+
+    def _socket_send(self, data: bytes, deadline: float) -> None:
+        try:
+            self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+            self._socket.sendall(data)
+        except (OSError, TimeoutError) as error:
+            raise self._silent("a request") from error
+
+    def _receive(self, deadline: float, what: str) -> dict[str, Any]:
+        try:
+            answer = json.loads(self._line(deadline, what, after=True))
+        except ValueError as error:
+            raise Interrupted(
+                Problem(f"the guest agent's answer to {what} is garbled", subject=self._subject)
+            ) from error
+        return answer if isinstance(answer, dict) else {}
+
+    def _line(self, deadline: float, what: str, after: bool = False) -> bytes:
+        while b"\n" not in self._buffer:
+            try:
+                self._socket.settimeout(max(0.01, deadline - time.monotonic()))
+                data = self._socket.recv(_CHUNK)
+            except TimeoutError as error:
+                raise self._silent(what, after) from error
+            except OSError as error:
+                raise self._gone() from error
+            if not data or len(self._buffer) > _LIMIT:
+                raise self._gone()
+            self._buffer += data
+        line, _, rest = bytes(self._buffer).partition(b"\n")
+        self._buffer = bytearray(rest)
+        return line
+
+    def _gone(self) -> Interrupted:
+        return Interrupted(Problem("the guest went away", subject=self._subject))
+
+    def _silent(self, what: str, after: bool = False) -> Interrupted | Unreachable:
+        problem = Problem(
+            f"the guest agent did not answer {what}",
+            subject=self._subject,
+            hint="is qemu-guest-agent installed and running in the guest?",
+        )
+        return Interrupted(problem) if after else Unreachable(problem)
+
+
+def finished(status: Mapping[str, Any]) -> Finished:
+    """What ``guest-exec-status`` says, in our words."""
+    code = status["exitcode"] if "exitcode" in status else 128 + int(status.get("signal", 0))
+    out, err = (base64.b64decode(status.get(key, "")) for key in ("out-data", "err-data"))
+    return Finished(int(code), out, err)
+
+
+def is_answering(path: Path, subject: str, patience: float) -> bool:
+    """Whether an agent answers within ``patience`` seconds."""
+    try:
+        with Agent(path, subject, patience):
+            return True
+    except (Unreachable, Interrupted):
+        return False

@@ -1,0 +1,95 @@
+"""The QEMU backend as the engine sees it: VirtualMachine, Disk and Image (of type virtual-machine) on this host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from reconciler.backends.qemu.effects import TABLE
+from reconciler.backends.qemu.grace import GRACE, Grace
+from reconciler.effects import Table
+from reconciler.model import QEMU, Condition, Desired, Observed, ResourceId, Snapshot, Step
+from reconciler.ports import Settings, Tell
+from reconciler.problems import Locked, Problem, Refused
+
+
+class QemuBackend:
+    """Satisfies ports.Backend and ports.Guests. Holds no connection: every call looks afresh.
+
+    grace: how long a guest is waited for when it is to go down.
+    """
+
+    def __init__(self, settings: Settings, grace: Grace = GRACE) -> None:
+        self.settings = settings
+        self.grace = grace
+        self.name = QEMU
+
+    def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
+        """Every VM, disk and image of ours (or ``only`` these), as they are."""
+        from reconciler.backends.qemu.survey import survey
+
+        with _files_named():
+            return Snapshot(self.name, time.time(), survey(self.settings, only))
+
+    def effects(self) -> Table:
+        """The same for every QEMU that we support."""
+        return TABLE
+
+    def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
+        """Carry out one step; coming again after a crash finishes it."""
+        from reconciler.backends.qemu.errands import carry_out, machines
+
+        with _files_named(step.id):
+            carry_out(machines(self.settings, self.grace), step, desired, tell)
+
+    def probe(self, observed: Observed) -> tuple[Condition, ...]:
+        """The readiness conditions of a VM right now."""
+        from reconciler.backends.qemu.survey import probe
+
+        return probe(self.settings, observed)
+
+    def power(self, id: ResourceId, action: str, force: bool, timeout: float, tell: Tell) -> None:
+        """start | stop | restart. timeout: seconds that a guest has to shut down before the plug is pulled."""
+        from reconciler.backends.qemu.errands import machines
+
+        with _files_named(id):
+            patience = replace(self.grace, agent=timeout, button=min(timeout, self.grace.button))
+            machines(self.settings, patience).power(id, action, force, tell)
+
+    def logs(self, id: ResourceId, follow: bool) -> Iterator[bytes]:
+        """The serial console from its beginning; with ``follow`` until the guest ends."""
+        from reconciler.backends.qemu.console import logs
+
+        return logs(self.settings, id, follow)
+
+    def execute(
+        self, id: ResourceId, command: Sequence[str], environment: Mapping[str, str], stdin: bool, timeout: float | None
+    ) -> int:
+        """Run a command in the guest; its exit code."""
+        from reconciler.backends.qemu.console import execute
+
+        return execute(self.settings, id, command, environment, stdin, timeout)
+
+    def shell(self, id: ResourceId) -> int:
+        """The serial console on our terminal, until Ctrl-]."""
+        from reconciler.backends.qemu.console import shell
+
+        return shell(self.settings, id)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+@contextmanager
+def _files_named(id: ResourceId | None = None) -> Iterator[None]:
+    """A full disk, a file that may not be touched, another command at work on it: a clear no, not a bug."""
+    try:
+        yield
+    except Locked as error:
+        raise Refused(error.problems) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        subject = str(id) if id is not None else None
+        raise Refused(Problem(f"{where}{error.strerror or error}", subject=subject)) from error

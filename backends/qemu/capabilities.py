@@ -1,0 +1,86 @@
+"""APPLY, before anything is touched: which machines, CPU models and network cards the installed QEMU knows.
+
+Read from its own ``help`` texts, which take it 20 ms each, by a QEMU that has no right to anything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from reconciler.backends.qemu.launch import find_program
+from reconciler.backends.qemu.machine import SANDBOX
+from reconciler.problems import Problem, Refused
+
+_NOBODY = 0x6FFFFFFD
+_TIMEOUT = 20.0
+_DEVICE = re.compile(r'name "([^"]+)", bus PCI(?:, alias "([^"]+)")?')
+_NO_CARDS = frozenset({"rocker", "pvrdma"})
+"""Listed among network devices, yet they take no network of ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """The names that this QEMU takes. Empty where its help could not be understood: then nothing is concluded."""
+
+    machines: frozenset[str]
+    processors: frozenset[str]
+    cards: frozenset[str]
+
+
+def capabilities() -> Capabilities:
+    """Of the QEMU that would be started now; asked once for each version of its file."""
+    program = Path(find_program()).resolve()
+    return _ask(str(program), program.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _ask(program: str, _changed: int) -> Capabilities:
+    return Capabilities(
+        parse_machines(_help(program, "-machine")),
+        parse_processors(_help(program, "-cpu")),
+        parse_cards(_help(program, "-device")),
+    )
+
+
+def parse_machines(text: str) -> frozenset[str]:
+    """The first word of every line below the heading."""
+    return frozenset(words[0] for line in text.splitlines()[1:] if (words := line.split()))
+
+
+def parse_processors(text: str) -> frozenset[str]:
+    """``x86 NAME …`` in every line that names a model; newer versions leave the ``x86`` out."""
+    models = text.partition("\nRecognized CPUID flags")[0].splitlines()[1:]
+    found = (line.split() for line in models if line.strip())
+    return frozenset(words[1] if words[0] == "x86" and len(words) > 1 else words[0] for words in found)
+
+
+def parse_cards(text: str) -> frozenset[str]:
+    """PCI devices of the section of network devices, under each of their names."""
+    section = text.partition("Network devices:\n")[2].partition("\n\n")[0]
+    names = {name for found in _DEVICE.finditer(section) for name in found.groups() if name}
+    return frozenset(names - _NO_CARDS)
+
+
+def _help(program: str, option: str) -> str:
+    user = _NOBODY if os.geteuid() == 0 else None
+    command = [program, "-nodefaults", "-no-user-config", "-display", "none", "-sandbox", SANDBOX, option, "help"]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            cwd="/",
+            user=user,
+            group=user,
+            extra_groups=None if user is None else [],
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Refused(Problem(f"{program} {option} help took longer than {_TIMEOUT:g} s")) from error
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,59 @@
+"""PLAN's data for QEMU: what each changed field does to whoever uses the resource. Nothing but tables."""
+
+from __future__ import annotations
+
+from reconciler.effects import Rule, Table
+from reconciler.model import Effect
+
+_AT_START = "QEMU takes it only when it starts"
+_PLUGGED = "disks are plugged in before the guest boots; a disk of the VM's own that is taken out is deleted"
+_GONE = "the guest's own disk is made anew from the new image"
+
+_VIRTUAL_MACHINE = {
+    "power": Rule(Effect.LIVE, "the guest is started, stopped or paused"),
+    "cpus.**": Rule(Effect.RESTART, _AT_START),
+    "memory.**": Rule(Effect.RESTART, _AT_START),
+    "machine": Rule(Effect.RESTART, _AT_START),
+    "accelerator": Rule(Effect.RESTART, _AT_START),
+    "cpuModel": Rule(Effect.RESTART, _AT_START),
+    "firmware": Rule(Effect.RESTART, _AT_START),
+    "boot": Rule(Effect.RESTART, _AT_START),
+    "boot.image": Rule(Effect.REPLACE, _GONE),
+    "boot.image.**": Rule(Effect.REPLACE, _GONE),
+    "boot.kernel": Rule(Effect.RESTART, "a kernel is loaded when the guest boots"),
+    "boot.initrd": Rule(Effect.RESTART, "a kernel is loaded when the guest boots"),
+    "boot.commandLine": Rule(Effect.RESTART, "a kernel is loaded when the guest boots"),
+    "disks": Rule(Effect.RESTART, _PLUGGED),
+    "disks.*": Rule(Effect.RESTART, _PLUGGED),
+    "disks.*.image": Rule(Effect.REPLACE, _GONE),
+    "disks.*.image.**": Rule(Effect.REPLACE, _GONE),
+    "disks.*.size": Rule(Effect.RESTART, "the disk grows while the guest is down", smaller=Effect.IMPOSSIBLE),
+    "disks.*.path": Rule(Effect.RESTART, "disks are plugged in before the guest boots"),
+    "disks.*.disk": Rule(Effect.RESTART, "disks are plugged in before the guest boots"),
+    "disks.*.format": Rule(Effect.REPLACE, "a disk keeps the format that it was made in"),
+    "disks.*.readOnly": Rule(Effect.RESTART, "disks are plugged in before the guest boots"),
+    "nics.**": Rule(Effect.RESTART, "network cards are plugged in before the guest boots"),
+    "guestAgent": Rule(Effect.RESTART, "the agent's channel is plugged in before the guest boots"),
+    "cloudInit.**": Rule(Effect.RESTART, "cloud-init reads its seed when the guest boots"),
+    "files.**": Rule(Effect.LIVE, "put into the running guest"),
+    "run.**": Rule(Effect.LIVE, "commands whose moment has come are run"),
+    "restart": Rule(Effect.LIVE, "watch mode will act on it; this version records it"),
+    "lxd": Rule(Effect.LIVE, "says only that the guest hosts LXD"),
+    "metadata.name": Rule(Effect.RESTART, "the machine's identity is part of its QEMU"),
+}
+
+_DISK = {
+    "size": Rule(Effect.LIVE, "a disk grows while it is used", smaller=Effect.IMPOSSIBLE),
+    "format": Rule(Effect.IMPOSSIBLE, "a disk keeps the format that it was made in; its data would be lost"),
+    "path": Rule(Effect.IMPOSSIBLE, "its data would stay behind: move the file, then declare a new Disk there"),
+    "readOnly": Rule(Effect.LIVE, "concerns the machine that it is attached to"),
+    "mount.**": Rule(Effect.LIVE, "concerns the machine that it is attached to"),
+}
+
+_IMAGE = {
+    "type": Rule(Effect.REPLACE, "another kind of image altogether"),
+    "source.**": Rule(Effect.LIVE, "guests that were made from it keep what they have"),
+    "identity": Rule(Effect.LIVE, "guests that were made from it keep what they have"),
+}
+
+TABLE: Table = {"VirtualMachine": _VIRTUAL_MACHINE, "Disk": _DISK, "Image": _IMAGE}

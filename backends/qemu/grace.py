@@ -1,0 +1,22 @@
+"""APPLY, how patient we are with a guest that is to go down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Grace:
+    """Seconds.
+
+    agent:  to shut down when the guest agent was told so
+    button: to shut down when only the power button was pressed, which many guests ignore
+    plug:   for QEMU itself to end
+    """
+
+    agent: float = 60.0
+    button: float = 15.0
+    plug: float = 10.0
+
+
+GRACE = Grace()

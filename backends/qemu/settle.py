@@ -1,0 +1,85 @@
+"""APPLY, from a guest that runs to one that is as wanted: its files, its commands, and the wait until it is ready.
+
+What was done is written down only once it is done to the end, so that a crash in between means doing it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from reconciler.backends.qemu import provision, readiness
+from reconciler.backends.qemu.folders import Folder
+from reconciler.backends.qemu.grace import GRACE
+from reconciler.backends.qemu.readiness import Guest
+from reconciler.backends.qemu.records import Record, save
+from reconciler.backends.qemu.shutdown import stop
+from reconciler.model import Spec
+from reconciler.ports import Tell
+from reconciler.problems import GuestFailed
+
+_FIRST_LOOK = 1.0
+"""Seconds that a guest without conditions is watched for: long enough to see firmware give up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settling:
+    """One guest, and what it is to become. payload: contents of files, as far as they are at hand; limit: seconds."""
+
+    folder: Folder
+    spec: Spec
+    payload: Mapping[str, bytes]
+    tell: Tell
+    limit: float
+
+
+def is_settled(record: Record, spec: Spec) -> bool:
+    """Whether nothing is left to do inside the guest."""
+    started = record.settled == record.process or not provision.of_moment(spec, "start")
+    return record.born and started and not provision.due_files(spec, record.files) and not _changed_runs(record, spec)
+
+
+def settle(settling: Settling, record: Record) -> Record:
+    """Files put, commands run, conditions awaited. GuestFailed with the guest's last words when it does not come up."""
+    spec = settling.spec
+    try:
+        record = _work(settling, record)
+        guest = Guest(settling.folder, record, record.id)
+        ready = spec.get("ready", {})
+        if readiness.is_wanted(ready):
+            readiness.await_ready(guest, ready, False, settling.tell, settling.limit)
+        elif record.settled != record.process:
+            readiness.watch(guest, _FIRST_LOOK)
+    except GuestFailed:
+        # A guest that panicked stays that way: the next apply is to find it down and boot it afresh.
+        if readiness.is_lost(Guest(settling.folder, record, record.id)):
+            stop(settling.folder, record, GRACE, settling.tell, force=True)
+        raise
+    return save(settling.folder, record.but(born=True, settled=record.process))
+
+
+def _work(settling: Settling, record: Record) -> Record:
+    spec = settling.spec
+    files = provision.due_files(spec, record.files)
+    runs = due_runs(record, spec, bool(files))
+    if files or runs:
+        guest = Guest(settling.folder, record, record.id)
+        timeout = spec.get("ready", {}).get("timeout", readiness.TIMEOUT)
+        readiness.await_ready(guest, {"guestAgent": True, "timeout": timeout}, True, settling.tell, settling.limit)
+        provision.put_files(settling.folder, record.id, files, settling.payload, settling.tell)
+        provision.run_all(settling.folder, record.id, runs, settling.tell)
+    done = {"files": dict(spec.get("files", {})), "runs": tuple(spec.get("run", ()))}
+    return save(settling.folder, record.but(**done))
+
+
+def due_runs(record: Record, spec: Spec, files_changed: bool) -> list[Spec]:
+    """The commands whose moment it is, in their order."""
+    fresh = not record.born
+    moments = {"create": fresh, "start": record.settled != record.process, "change": fresh or files_changed}
+    changed = _changed_runs(record, spec)
+    return [run for run in spec.get("run", ()) if moments[run["when"]] or run in changed]
+
+
+def _changed_runs(record: Record, spec: Spec) -> list[Spec]:
+    """Entries of moment ``change`` that were not there, or were different, when commands were run last."""
+    return [run for run in provision.of_moment(spec, "change") if run not in record.runs]

@@ -1,0 +1,95 @@
+"""The command line: from words to a verb to an exit code. The only importer of backends, one file a group of verbs.
+
+0 done or in sync · 1 a problem that we name · 2 changes found · 3 a bug of ours · 130 interrupted
+(141: nobody reads what we say).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gc
+import os
+import sys
+from collections.abc import Sequence
+
+from reconciler.problems import ReconcilerError
+
+_NO_BUG = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO))
+DONE, PROBLEM, CHANGES, BUG, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; never raises, never shows a traceback."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    gc.set_threshold(20_000)  # a short life: collecting again and again while modules load costs 5 % of it
+    os.environ["PATH"] = _system_path(os.environ.get("PATH", os.defpath))  # an LXD that we start inherits it
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _silence(sys.stdout.fileno())
+        return UNREAD
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED
+    except ReconcilerError as error:
+        return _named(error)
+    except Exception as error:  # noqa: BLE001  the last boundary: whatever comes here is a bug of ours
+        if isinstance(error, OSError) and error.errno in _NO_BUG:
+            return _refused_by_system(error)
+        from reconciler.cli.report import report
+
+        sys.stderr.write(report(error, words))
+        return BUG
+
+
+def _refused_by_system(error: OSError) -> int:
+    """A full disk, too many open files: nobody's bug, and nothing that another try would change."""
+    words = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"reconciler: {words}\n  hint: make room, then run it again: it goes on where it was\n")
+    _silence(sys.stdout.fileno())
+    return PROBLEM
+
+
+def _system_path(path: str) -> str:
+    """With the folders of nft, dnsmasq and iptables: Debian leaves them out for users, and for root after ``su``."""
+    folders = path.split(os.pathsep)
+    more = [folder for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin") if folder not in folders]
+    return os.pathsep.join([*folders, *more])
+
+
+def _run(words: Sequence[str]) -> int:
+    from importlib import import_module
+
+    from reconciler.cli.parser import build, parse
+
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal that cannot show a glyph
+    try:
+        arguments = parse(words)
+    except SystemExit as leave:  # argparse's own way out: --help, usage errors
+        return int(leave.code or 0)
+    if arguments.version:
+        arguments.module = "version"
+    elif arguments.verb is None:
+        sys.stdout.write(build().format_help())
+        return PROBLEM
+    code: int = import_module(f"reconciler.cli.{arguments.module}").run(arguments)
+    return code
+
+
+def _named(error: ReconcilerError) -> int:
+    from reconciler.cli.screen import show_problems
+
+    show_problems(error.problems)
+    return PROBLEM
+
+
+def _silence(handle: int) -> None:
+    """Point a stream that nobody reads at /dev/null, so that the interpreter's last flush does not complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, handle)
+    os.close(null)

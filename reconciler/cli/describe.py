@@ -1,0 +1,50 @@
+"""``reconciler describe``: everything about one resource, and what was done to it lately."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from reconciler.cli import DONE
+from reconciler.cli.lookup import find, look, probe
+from reconciler.cli.screen import show, show_json
+from reconciler.model import ResourceId
+from reconciler.paths import state_dir
+from reconciler.record import History
+from reconciler.view.documents import resource_document
+from reconciler.view.resources import description
+
+_RUNS = 200  # how far back the history is searched
+_SHOWN = 10
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Show it."""
+    with look(arguments) as seen:
+        one = find(seen, arguments.target, arguments.environment)
+        conditions = probe(seen, [one])[one.backend, one.id]
+    if arguments.output == "table":
+        show(description(one, conditions, _lately(one.id)))
+        return DONE
+    document = resource_document(one, conditions)
+    if arguments.output == "json":
+        show_json(document)
+    else:
+        from reconciler.view.yaml import to_yaml
+
+        sys.stdout.write(to_yaml(document))
+    return DONE
+
+
+def _lately(id: ResourceId) -> list[str]:
+    """The last things that were done to it, newest first."""
+    history = History(state_dir())
+    try:
+        lines = []
+        for entry in history.runs(_RUNS):
+            when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(entry.at))
+            lines += [f"{when}  {row['verb']}  {row['result']}" for row in entry.outcomes if row["id"] == str(id)]
+        return lines[:_SHOWN]
+    finally:
+        history.close()

@@ -1,0 +1,94 @@
+"""The guest verbs: start, stop, restart, logs, exec, shell. The next apply has the last word on power."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import cast
+
+from reconciler.cli import DONE
+from reconciler.cli.lookup import Seen, find, look
+from reconciler.cli.screen import tell
+from reconciler.cli.session import ANY_ENVIRONMENT
+from reconciler.model import GUESTS, Observed, ResourceId
+from reconciler.paths import state_dir
+from reconciler.ports import Guests
+from reconciler.problems import Problem, UsageError
+from reconciler.view.text import clean, line
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find the guest, hand over to its backend."""
+    with look(arguments) as seen:
+        one = find(seen, arguments.name, arguments.environment)
+        if one.id.kind not in GUESTS:
+            raise UsageError(Problem("expected a VirtualMachine or a Container", subject=str(one.id)))
+        if arguments.verb in _PAST:
+            return _power(_guests(seen, one), one, arguments)
+        return _VERBS[arguments.verb](_guests(seen, one), one.id, arguments)
+
+
+def _guests(seen: Seen, one: Observed) -> Guests:
+    """The backend's other face: both kinds of backend have it."""
+    return cast(Guests, seen.backends[one.backend])
+
+
+def _power(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
+    """Ours only, and never in the middle of an apply."""
+    from reconciler.record import locked
+
+    id, name = one.id, clean(str(one.id))
+    if not one.owned:
+        raise UsageError(Problem("it is not ours", subject=str(id), hint="declare it, and apply with --adopt"))
+
+    def say(message: str) -> None:
+        tell([line((f"{name}: ", "bold"), clean(message))])
+
+    with locked(
+        state_dir(), one.environment or ANY_ENVIRONMENT, arguments.timeout, lambda holder: say(f"waiting for {holder}")
+    ):
+        guests.power(id, arguments.verb, arguments.force, arguments.timeout, say)
+    tell([line((f"{name}: ", "bold"), f"{_PAST[arguments.verb]}; the next apply makes it as declared again")])
+    return DONE
+
+
+def _logs(guests: Guests, id: ResourceId, arguments: argparse.Namespace) -> int:
+    """As it is into a pipe; on a terminal without what would drive it."""
+    if not sys.stdout.isatty():
+        for part in guests.logs(id, arguments.follow):
+            sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+        return DONE
+    for part in guests.logs(id, arguments.follow):
+        sys.stdout.write(_harmless(part.decode(errors="replace")))
+        sys.stdout.flush()
+    return DONE
+
+
+def _harmless(text: str) -> str:
+    """The guest's words, its line ends kept, its escape sequences written out."""
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else "" if char == "\r" else clean(char) for char in text
+    )
+
+
+def _execute(guests: Guests, id: ResourceId, arguments: argparse.Namespace) -> int:
+    if not arguments.command:
+        raise UsageError(Problem("no command was given", hint=f"reconciler exec {arguments.name} -- COMMAND…"))
+    broken = [word for word in arguments.env if not word.partition("=")[1] or word.startswith("=")]
+    if broken:
+        raise UsageError(Problem(f"--env: expected KEY=VALUE, got {broken[0]!r}"))
+    environment = dict(word.split("=", 1) for word in arguments.env)
+    return guests.execute(id, arguments.command, environment, arguments.stdin, arguments.timeout)
+
+
+def _shell(guests: Guests, id: ResourceId, _arguments: argparse.Namespace) -> int:
+    if not sys.stdin.isatty():
+        raise UsageError(
+            Problem("a shell needs a terminal", hint=f"for single commands: reconciler exec {id} -- COMMAND…")
+        )
+    return guests.shell(id)
+
+
+_VERBS = {"logs": _logs, "exec": _execute, "shell": _shell}
+_PAST = {"start": "started", "stop": "stopped", "restart": "restarted"}

@@ -1,0 +1,253 @@
+"""The command line's grammar: every verb, its arguments, and the module that carries it out.
+
+Cheap to build, and without imports of ours: a verb's module is imported only when that verb is called, so that
+``--help`` and ``validate`` stay quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+"""What shtab needs to know to complete a path."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Usage errors are problems that we name: exit code 1 (2 means "plan found changes")."""
+
+    def error(self, message: str) -> NoReturn:
+        sys.stderr.write(f"{self.prog}: {message}\n  hint: {self.prog} --help\n")
+        sys.exit(1)
+
+
+Fill = Callable[[argparse.ArgumentParser], None]
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments; everything behind ``--`` stays as it is in ``command``."""
+    words = list(argv)
+    command: list[str] = []
+    if "--" in words:
+        cut = words.index("--")
+        words, command = words[:cut], words[cut + 1 :]
+    namespace = build().parse_args(words)
+    namespace.command = command
+    return namespace
+
+
+def build() -> argparse.ArgumentParser:
+    """The whole grammar."""
+    parser = Parser(
+        prog="reconciler",
+        description="Declare VMs, containers and what they need in YAML; apply makes QEMU and LXD match.",
+        epilog="Exit codes: 0 done or in sync, 1 a problem (named on stderr), 2 plan --exit-code found changes, "
+        "3 a bug in reconciler (a report is written), 130 interrupted.",
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and leave")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
+    for name, module, words, fill in VERBS:
+        verb = verbs.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
+        verb.set_defaults(module=module)
+        fill(verb)
+    return parser
+
+
+def _completed(action: argparse.Action) -> None:
+    """Tell shtab that this argument is a path."""
+    setattr(action, "complete", FILES)  # noqa: B010  argparse does not declare it
+
+
+def _paths(verb: argparse.ArgumentParser, words: str = "a manifest, a folder of them, or - for standard input") -> None:
+    _completed(verb.add_argument("paths", nargs="+", metavar="PATH", help=words))
+
+
+def _output(verb: argparse.ArgumentParser, *forms: str) -> None:
+    verb.add_argument("-o", "--output", choices=forms, default=forms[0], help=f"result as (default: {forms[0]})")
+
+
+def _verbose(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("-v", "--verbose", action="store_true", help="show what is unchanged, too")
+
+
+def _environment(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--environment", metavar="NAME", help="the environment to look in (default: every one)")
+
+
+def _manifests(verb: argparse.ArgumentParser) -> None:
+    words = "manifests that declare further Hosts (repeatable)"
+    _completed(verb.add_argument("--manifests", action="append", default=[], metavar="PATH", help=words))
+
+
+def _planning(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--prune", action="store_true", help="delete what we own and nobody declares")
+    verb.add_argument("--adopt", action="store_true", help="take over objects of the same name that are not ours")
+    _only(verb)
+    _confirm(verb)
+
+
+def _only(verb: argparse.ArgumentParser) -> None:
+    words = "only this one and what it needs (repeatable)"
+    verb.add_argument("--only", action="append", default=[], metavar="KIND/NAME", help=words)
+
+
+def _confirm(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--confirm-delete", action="store_true", help="really delete that many, or retained data")
+
+
+def _applying(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("-y", "--yes", action="store_true", help="do not ask before something stops, restarts or goes")
+    verb.add_argument("--parallel", type=_count, default=8, metavar="N", help="steps at a time (default: 8)")
+    _timeout(verb)
+    words = "patience with another one (default: 60s)"
+    verb.add_argument("--lock-timeout", type=_duration, default=60.0, metavar="TIME", help=words)
+
+
+def _timeout(verb: argparse.ArgumentParser) -> None:
+    words = "limit of a step (default: 300s)"
+    verb.add_argument("--timeout", type=_duration, default=300.0, metavar="TIME", help=words)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
+        raise argparse.ArgumentTypeError(f"expected a number from 1 to 256, got {text!r}")
+    return int(text)
+
+
+def _duration(text: str) -> float:
+    from reconciler.quantities import duration
+
+    try:
+        return float(text) if text.isascii() and text.isdigit() else duration(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _validate(verb: argparse.ArgumentParser) -> None:
+    _paths(verb)
+    _output(verb, "table", "json")
+
+
+def _plan(verb: argparse.ArgumentParser) -> None:
+    _paths(verb)
+    _output(verb, "table", "json", "name")
+    _planning(verb)
+    _completed(verb.add_argument("--out", metavar="FILE", help="save the plan for: reconciler apply FILE"))
+    verb.add_argument("--exit-code", action="store_true", help="exit with 2 when there are changes")
+    _timeout(verb)
+    _verbose(verb)
+
+
+def _apply(verb: argparse.ArgumentParser) -> None:
+    _paths(verb, "a manifest, a folder of them, - for standard input, or one saved plan")
+    _output(verb, "table", "json", "name")
+    _planning(verb)
+    _applying(verb)
+    _verbose(verb)
+
+
+def _delete(verb: argparse.ArgumentParser) -> None:
+    words = "manifests, or single resources"
+    _completed(verb.add_argument("paths", nargs="+", metavar="PATH|KIND/NAME", help=words))
+    _output(verb, "table", "json", "name")
+    _confirm(verb)
+    _applying(verb)
+    _environment(verb)
+    _manifests(verb)
+    _verbose(verb)
+
+
+def _diff(verb: argparse.ArgumentParser) -> None:
+    _paths(verb)
+    _only(verb)
+    verb.add_argument("--exit-code", action="store_true", help="exit with 2 when something differs")
+
+
+def _get(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("target", nargs="?", metavar="KIND[/NAME]", help="only this kind, or this resource")
+    _output(verb, "table", "wide", "json", "yaml", "name")
+    verb.add_argument("-a", "--all", action="store_true", help="what is not ours, too")
+    _environment(verb)
+    _manifests(verb)
+
+
+def _describe(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("target", metavar="KIND/NAME", help="the resource")
+    _output(verb, "table", "json", "yaml")
+    _environment(verb)
+    _manifests(verb)
+
+
+def _explain(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "field", nargs="?", metavar="KIND[.FIELD.PATH]", help="such as Container.memory; without it, all kinds"
+    )
+
+
+def _doctor(verb: argparse.ArgumentParser) -> None:
+    _output(verb, "table", "json")
+    verb.add_argument("--fix", action="store_true", help="mend what can be mended")
+    verb.add_argument("--undo", action="store_true", help="stop the embedded LXD that --fix started; data is kept")
+
+
+def _guest(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", metavar="NAME", help="Kind/name, or the bare name of a VM or container")
+    _environment(verb)
+    _manifests(verb)
+
+
+def _power(verb: argparse.ArgumentParser) -> None:
+    _guest(verb)
+    verb.add_argument("--force", action="store_true", help="do not ask the guest: cut its power")
+    verb.add_argument("--timeout", type=_duration, default=60.0, metavar="TIME", help="patience with it (default: 60s)")
+
+
+def _logs(verb: argparse.ArgumentParser) -> None:
+    _guest(verb)
+    verb.add_argument("-f", "--follow", action="store_true", help="go on until the guest ends")
+
+
+def _exec(verb: argparse.ArgumentParser) -> None:
+    _guest(verb)
+    verb.usage = "reconciler exec [-h] [-i] [--env KEY=VALUE] [--timeout TIME] NAME -- COMMAND…"
+    verb.add_argument("-i", "--stdin", action="store_true", help="pass our standard input on")
+    verb.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="set for the command")
+    verb.add_argument("--timeout", type=_duration, metavar="TIME", help="limit of the command (default: none)")
+
+
+def _history(verb: argparse.ArgumentParser) -> None:
+    _output(verb, "table", "json")
+    verb.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="the newest N runs (default: 20)")
+
+
+def _completion(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="print the completion script for this shell")
+
+
+def _nothing(_verb: argparse.ArgumentParser) -> None:
+    pass
+
+
+VERBS: tuple[tuple[str, str, str, Fill], ...] = (
+    ("validate", "validate", "check manifests and show every problem", _validate),
+    ("plan", "plan", "show what apply would do, and what that would interrupt", _plan),
+    ("apply", "apply", "make it so", _apply),
+    ("delete", "delete", "delete what manifests declare, or single resources", _delete),
+    ("diff", "diff", "show the fields that differ, as a unified diff", _diff),
+    ("get", "get", "list what is there", _get),
+    ("describe", "describe", "show everything about one resource", _describe),
+    ("explain", "explain", "say what a kind or one of its fields means", _explain),
+    ("start", "guests", "start a guest until the next apply says otherwise", _power),
+    ("stop", "guests", "stop a guest until the next apply says otherwise", _power),
+    ("restart", "guests", "restart a guest", _power),
+    ("logs", "guests", "show a guest's console log", _logs),
+    ("exec", "guests", "run a command in a guest", _exec),
+    ("shell", "guests", "open a shell in a guest", _guest),
+    ("history", "history", "show the runs of the past", _history),
+    ("doctor", "doctor", "say what this machine has, what is missing, and how to mend it", _doctor),
+    ("completion", "completion", "print a shell completion script", _completion),
+    ("version", "version", "show the version", _nothing),
+)
+"""name, module below reconciler.cli with ``run(arguments) -> int``, what it does, how its arguments are filled in."""

@@ -1,0 +1,107 @@
+"""One pass of the flow, for the command line and the daemon alike: prepare → look → plan → apply → look again.
+
+Level-triggered: a pass is told which resources to look at, never what happened to them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from reconciler import execution, observation, planning
+from reconciler.effects import Table
+from reconciler.model import Desired, Plan, ResourceId, Run, World
+from reconciler.planning import LATER, PlanOptions
+from reconciler.ports import Backend
+from reconciler.preparation import Wanted, prepare
+
+__all__ = ["ApplyOptions", "Wanted", "apply_delete", "apply_plan", "delete", "look", "make_plan", "prepare"]
+
+
+def look(wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions) -> World:
+    """Observe what the pass is about: everything when it may prune, else what is declared and what that refers to."""
+    if options.prune:
+        return observation.observe(backends)
+    return observation.observe(backends, scope(wanted.desired.values()))
+
+
+def scope(desired: Collection[Desired]) -> dict[str, set[ResourceId]]:
+    """Backend → the resources there that matter to these."""
+    found: dict[str, set[ResourceId]] = {}
+    homes = {want.id: want.backend for want in desired}
+    for want in desired:
+        if want.id.kind in LATER:
+            continue
+        here = found.setdefault(want.backend, set())
+        here.add(want.id)
+        here.update(want.expects)
+        if want.renamed_from is not None:
+            here.add(want.renamed_from)
+        here.update(need for need in want.needs if homes.get(need) == want.backend)
+    return found
+
+
+def make_plan(wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions) -> tuple[Plan, World]:
+    """One fresh look, and what to do about it."""
+    world = look(wanted, backends, options)
+    return planning.plan(wanted.environment, wanted.desired, world, tables(backends), options), world
+
+
+def tables(backends: Mapping[str, Backend]) -> dict[str, Table]:
+    """Each backend's effects table, for the version that just answered."""
+    return {name: backend.effects() for name, backend in backends.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class ApplyOptions:
+    """How to carry a plan out. trigger: who asked, for the history; parallel: steps at once;
+    stop: once set, nothing new is begun."""
+
+    trigger: str = "apply"
+    parallel: int = 8
+    on_event: execution.OnEvent = lambda _id, _state, _message: None
+    stop: threading.Event | None = None
+
+
+def apply_plan(
+    wanted: Wanted,
+    plan: Plan,
+    world: World,
+    backends: Mapping[str, Backend],
+    plan_options: PlanOptions,
+    options: ApplyOptions,
+) -> Run:
+    """Carry the plan out, then look again: only a new observation says converged."""
+    job = execution.Job(plan, wanted.desired, world, backends, options.on_event, options.parallel, options.stop)
+    outcomes = execution.execute(job)
+    again = make_plan(wanted, backends, plan_options)[0] if plan.work else plan
+    return Run(_run_id(), options.trigger, plan, outcomes, again.in_sync)
+
+
+def delete(
+    environment: str,
+    targets: Mapping[ResourceId, str | None],
+    backends: Mapping[str, Backend],
+    options: PlanOptions,
+) -> tuple[Plan, World]:
+    """The plan that makes the targets go away; each with the backend it lives in, where known."""
+    world = observation.observe(backends)
+    return planning.plan_delete(environment, targets, world, options), world
+
+
+def apply_delete(plan: Plan, world: World, backends: Mapping[str, Backend], options: ApplyOptions) -> Run:
+    """Carry a deletion out; converged when a fresh look finds none of the deleted."""
+    job = execution.Job(plan, {}, world, backends, options.on_event, options.parallel, options.stop)
+    outcomes = execution.execute(job)
+    gone = {step.id for step in plan.work}
+    again = observation.observe(backends) if gone else world
+    left = any(seen.id in gone and seen.owned for seen in again)
+    known = not any(again.problem(name) for name in again.snapshots) or not gone
+    return Run(_run_id(), options.trigger, plan, outcomes, known and not left and plan.complete)
+
+
+def _run_id() -> str:
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"

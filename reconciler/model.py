@@ -1,0 +1,301 @@
+"""The words of the flow: what is wanted, what is seen, what will be done, what came of it.
+
+Every type is frozen; nothing here does I/O. ``spec`` is always plain JSON-like data in the *resolved* terms
+that docs/lifecycle.md lists per kind (sizes in bytes, durations in seconds, named lists as mappings), on the
+desired and on the observed side alike, so that the two can be compared field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from reconciler.problems import Mark, Problem
+
+Json = Any
+Spec = Mapping[str, Any]
+Path = tuple[str, ...]
+
+GUESTS = frozenset({"VirtualMachine", "Container"})
+DATA_BEARING = frozenset({"Disk", "Volume"})
+LOCAL_HOST = "local"
+QEMU = "qemu"
+
+
+def lxd_backend(host: str) -> str:
+    """The backend name that serves ``Host/<host>``."""
+    return f"lxd/{host}"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ResourceId:
+    """Kind and name; prints as people write it: ``Container/web``.
+
+    An image that is needed on another host than ``local`` has one id a host: ``Image/busybox@far``.
+    """
+
+    kind: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}/{self.name}"
+
+    @classmethod
+    def parse(cls, text: str) -> ResourceId:
+        """Read ``Kind/name``; ValueError when it is not of that form."""
+        kind, slash, name = text.partition("/")
+        if not (kind and slash and name):
+            raise ValueError(f'expected Kind/name such as "Container/web", got "{text}"')
+        return cls(kind, name)
+
+
+class Power(StrEnum):
+    """What a guest is doing; ERROR is only ever seen, never wanted."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+    ERROR = "error"
+
+
+class Verb(StrEnum):
+    """The closed alphabet of what a step does."""
+
+    NOOP = "noop"
+    CREATE = "create"
+    UPDATE = "update"
+    RESTART = "restart"
+    REPLACE = "replace"
+    DELETE = "delete"
+    HOLD = "hold"
+
+
+class Effect(StrEnum):
+    """What a change does to whoever uses the resource, from harmless to harmful (see ``severity``).
+
+    LIVE       takes effect at once; nothing is interrupted
+    STOP       the guest goes down (or is paused) because the manifest says so
+    RESTART    the guest goes down and comes back
+    REPLACE    the resource is deleted and made anew
+    IMPOSSIBLE cannot be done to an existing resource: the step is held
+    UNKNOWN    the harm is not known, and never guessed: the step is held
+    """
+
+    NONE = "none"
+    LIVE = "live"
+    STOP = "stop"
+    RESTART = "restart"
+    REPLACE = "replace"
+    IMPOSSIBLE = "impossible"
+    UNKNOWN = "unknown"
+
+    @property
+    def severity(self) -> int:
+        """Rank for ``max``: higher is worse."""
+        return _SEVERITY[self]
+
+
+_SEVERITY = {effect: rank for rank, effect in enumerate(Effect)}
+
+
+class Result(StrEnum):
+    """How a step ended."""
+
+    APPLIED = "applied"
+    UNCHANGED = "unchanged"
+    FAILED = "failed"
+    BLOCKED = "blocked"
+    HELD = "held"
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One fact about a resource that a person may wait for: ``Ready``, ``GuestAgent``, ``Tcp`` …
+
+    status None: not known (for instance because the guest is not running).
+    """
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """One resource as the manifests want it, every reference resolved and every default filled in.
+
+    needs:    declared resources that must be there first
+    expects:  resources that are referred to but not declared; they must exist already
+    payload:  sha256 → bytes, the contents behind ``spec["files"]`` (never recorded, never shown)
+    """
+
+    id: ResourceId
+    backend: str
+    spec: Spec
+    needs: tuple[ResourceId, ...] = ()
+    expects: tuple[ResourceId, ...] = ()
+    mark: Mark | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    renamed_from: ResourceId | None = None
+    payload: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """One resource as a backend has it, in the same terms as Desired.
+
+    power:       None for what has none
+    owned:       it bears our mark (of whatever environment)
+    revision:    opaque; changes whenever the object changes
+    environment: which environment's mark it bears
+    applied:     the spec that our last apply set, from the mark on the object itself
+    pending:     why our last apply of it is not finished ("create", "files" …); None when it is
+    needs:       what it needs, for deleting in order
+    """
+
+    id: ResourceId
+    backend: str
+    spec: Spec
+    power: Power | None = None
+    owned: bool = False
+    revision: str = ""
+    environment: str | None = None
+    applied: Spec | None = None
+    pending: str | None = None
+    needs: tuple[ResourceId, ...] = ()
+    conditions: tuple[Condition, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What one backend answered. With ``problem`` it did not (fully) answer: silence is not absence."""
+
+    backend: str
+    taken: float
+    resources: Mapping[ResourceId, Observed]
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All snapshots of one observation."""
+
+    snapshots: Mapping[str, Snapshot]
+
+    def find(self, backend: str, id: ResourceId) -> Observed | None:
+        """The resource as its backend has it; None when absent *or unknown*: check ``problem`` first."""
+        snapshot = self.snapshots.get(backend)
+        return snapshot.resources.get(id) if snapshot else None
+
+    def problem(self, backend: str) -> Problem | None:
+        """Why this backend is not known; None when it is."""
+        snapshot = self.snapshots.get(backend)
+        if snapshot is None:
+            return Problem(f"backend {backend} was not observed")
+        return snapshot.problem
+
+    def __iter__(self) -> Iterator[Observed]:
+        for snapshot in self.snapshots.values():
+            yield from snapshot.resources.values()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One field that differs. op: ``add`` | ``change`` | ``remove``; effect: what making it so does."""
+
+    op: str
+    path: Path
+    old: Json
+    new: Json
+    effect: Effect = Effect.NONE
+    note: str = ""
+
+    @property
+    def field(self) -> str:
+        """The path as people write it."""
+        return ".".join(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing to do to one resource; ``after`` are the steps (by resource id) that must have ended well."""
+
+    id: ResourceId
+    backend: str
+    verb: Verb
+    reason: str
+    effect: Effect = Effect.NONE
+    changes: tuple[Change, ...] = ()
+    after: tuple[ResourceId, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def disruptive(self) -> bool:
+        """Whether a person has to be asked: something stops, restarts, is replaced or deleted."""
+        return self.verb is Verb.DELETE or self.effect in (Effect.STOP, Effect.RESTART, Effect.REPLACE)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A DAG of steps, one for every resource we looked at, also those left alone.
+
+    applyable: there is something to do, and it may be done
+    complete:  doing it would leave nothing open (no hold)
+    notes:     remarks about the whole, such as what prune would delete
+    blocker:   why nothing of it may be applied (the deletion guard)
+    """
+
+    environment: str
+    steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
+    blocker: Problem | None = None
+
+    @property
+    def applyable(self) -> bool:
+        return self.blocker is None and bool(self.work)
+
+    @property
+    def complete(self) -> bool:
+        return self.blocker is None and not any(step.verb is Verb.HOLD for step in self.steps)
+
+    @property
+    def work(self) -> tuple[Step, ...]:
+        """The steps that do something."""
+        return tuple(step for step in self.steps if step.verb not in (Verb.NOOP, Verb.HOLD))
+
+    @property
+    def in_sync(self) -> bool:
+        """Nothing to do, and nothing held: the world is as wanted."""
+        return all(step.verb is Verb.NOOP for step in self.steps)
+
+    def summary(self) -> dict[str, int]:
+        """How many steps of each verb, verbs without steps left out."""
+        counts: dict[str, int] = {}
+        for step in self.steps:
+            counts[step.verb.value] = counts.get(step.verb.value, 0) + 1
+        return counts
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one step ended; elapsed in seconds. bug: what escaped from our own code, so that the account stays whole."""
+
+    step: Step
+    result: Result
+    elapsed: float = 0.0
+    problem: Problem | None = None
+    bug: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One pass: what was planned, what came of it, and whether a fresh look says it converged."""
+
+    id: str
+    trigger: str
+    plan: Plan
+    outcomes: Sequence[Outcome] = ()
+    converged: bool = False

@@ -1,0 +1,54 @@
+"""Where our own files live: state (outlives reboots) and runtime (sockets). Used by every room that keeps something.
+
+``$RECONCILER_STATE_DIR`` moves both; else root uses /var/lib and /run, a user the XDG folders.
+Folders are 0700, files 0600.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def state_dir() -> Path:
+    """The state folder; not created here (see ``private_dir``)."""
+    if given := os.environ.get("RECONCILER_STATE_DIR"):
+        return Path(given).absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/reconciler")
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return Path(base) / "reconciler"
+
+
+def runtime_dir() -> Path:
+    """The folder for sockets; inside the state folder when that was given explicitly."""
+    if given := os.environ.get("RECONCILER_STATE_DIR"):
+        return Path(given).absolute() / "run"
+    if os.geteuid() == 0:
+        return Path("/run/reconciler")
+    base = os.environ.get("XDG_RUNTIME_DIR") or str(state_dir() / "run")
+    return Path(base) / "reconciler"
+
+
+def private_dir(path: Path) -> Path:
+    """Make the folder, and every parent that is not there, and see that only we may enter it."""
+    for missing in (*reversed([parent for parent in path.parents if not parent.exists()]), path):
+        missing.mkdir(exist_ok=True, mode=0o700)
+    if path.stat().st_mode & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+def write_private(path: Path, data: bytes) -> None:
+    """Replace the file as a whole or not at all: temporary name, fsync, rename. Mode 0600."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

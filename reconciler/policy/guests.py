@@ -1,0 +1,36 @@
+"""POLICY: what a Container or VirtualMachine wants of the host."""
+
+from __future__ import annotations
+
+from reconciler.policy.images import check_remote
+from reconciler.policy.raw import check_config, check_devices, nesting, privileged
+from reconciler.policy.wishes import KERNELS, Wishes
+
+
+def check_container(wishes: Wishes) -> None:
+    """On a host inside of a VM it may do as it likes; only its image is still somebody's."""
+    spec = wishes.spec
+    if "remote" in (image := spec.get("image", {})):
+        check_remote(wishes, ("image",), image["remote"])
+    if wishes.inside:
+        return
+    if spec.get("privileged"):
+        privileged(wishes, ("privileged",))
+    if spec.get("nesting"):
+        nesting(wishes, ("nesting",))
+    check_config(wishes, spec.get("config", {}))
+    check_devices(wishes, spec.get("devices", {}))
+
+
+def check_machine(wishes: Wishes) -> None:
+    """Files of the host that it reads or writes, and bridges that it is put on."""
+    spec = wishes.spec
+    for part in ("kernel", "initrd"):
+        if isinstance(given := spec.get("boot", {}).get(part), str):
+            wishes.host_path(("boot", part), given, KERNELS)
+    for name, disk in spec.get("disks", {}).items():
+        if "path" in disk:
+            wishes.host_path(("disks", name, "path"), disk["path"])
+    for name, nic in spec.get("nics", {}).items():
+        if nic.get("type") == "bridge":
+            wishes.interface(("nics", name, "bridge"), nic["bridge"])

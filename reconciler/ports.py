@@ -1,0 +1,87 @@
+"""What the engine asks of a backend, and nothing more. Backends satisfy it; execution and observation call it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from reconciler.effects import Table
+from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Step
+
+Tell = Callable[[str], None]
+"""Says in a few words what is being done right now; shown as live progress beside the resource."""
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every backend is given. timeout: seconds that one step may take before it ends as failed;
+    confirm_delete: deleting data that LXD deletes without asking (a volume's snapshots) was confirmed."""
+
+    environment: str
+    state: Path
+    runtime: Path
+    timeout: float = 300.0
+    confirm_delete: bool = False
+
+
+class Backend(Protocol):
+    """One place where resources live: the QEMUs of this host, or one LXD.
+
+    Every method but ``close`` may be called from several threads at once.
+    """
+
+    @property
+    def name(self) -> str:
+        """``qemu`` or ``lxd/<host>``: what Desired.backend says."""
+
+    def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
+        """Read everything (or ``only`` these) in one bulk read. Raises Unreachable; never guesses."""
+
+    def effects(self) -> Table:
+        """The effects table for the version that answered the last observation."""
+
+    def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
+        """Carry out one step (create, update, restart, replace, delete). Idempotent: doing it twice, or after
+        a crash half-way, ends in the same state. Returns when the guest is as wanted *and* ready; raises BackendError.
+        """
+
+    def probe(self, observed: Observed) -> tuple[Condition, ...]:
+        """The readiness conditions of a guest right now, each tried once."""
+
+    def close(self) -> None:
+        """Let go of connections; the guests stay."""
+
+
+class Guests(Protocol):
+    """What the guest verbs of the command line need; both backends offer it."""
+
+    def power(self, id: ResourceId, action: str, force: bool, timeout: float, tell: Tell) -> None:
+        """action: start | stop | restart."""
+
+    def logs(self, id: ResourceId, follow: bool) -> Iterator[bytes]:
+        """Serial console (VM) or console log (container), as it is; with ``follow`` until the guest ends."""
+
+    def execute(
+        self, id: ResourceId, command: Sequence[str], environment: Mapping[str, str], stdin: bool, timeout: float | None
+    ) -> int:
+        """Run a command in the guest on our own stdin, stdout, stderr; its exit code (128+n for signal n)."""
+
+    def shell(self, id: ResourceId) -> int:
+        """An interactive shell on our terminal; the exit code."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line of ``doctor``. ok None: not needed here, or cannot be told. fix: mends it, or raises BackendError."""
+
+    name: str
+    ok: bool | None
+    found: str
+    hint: str = ""
+    fix: Callable[[Tell], None] | None = None
+    facts: Mapping[str, Any] | None = None

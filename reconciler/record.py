@@ -1,0 +1,135 @@
+"""RECORD: who may apply (a lock that dies with its holder) and what was done (history in SQLite).
+
+The history may be lost at any moment without losing control of anything: ownership stands on the objects themselves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.model import Run
+from reconciler.paths import private_dir
+from reconciler.problems import Locked, Problem
+
+_POLL = 0.2  # seconds between two looks at a lock that somebody holds
+_KEPT_RUNS = 1000
+
+
+@contextlib.contextmanager
+def locked(
+    state: Path, environment: str, patience: float, on_wait: Callable[[str], None] = lambda _holder: None
+) -> Iterator[None]:
+    """Hold the environment's lock; wait up to ``patience`` seconds for whoever has it, then raise Locked.
+
+    The kernel lets go of the lock when its holder dies, so nobody ever has to remove it by hand.
+    """
+    path = private_dir(state / "locks") / f"{environment}.lock"
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        _acquire(handle, environment, patience, on_wait)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps({"pid": os.getpid(), "since": time.time(), "command": _command()}).encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _acquire(handle: int, environment: str, patience: float, on_wait: Callable[[str], None]) -> None:
+    deadline = time.monotonic() + patience
+    told = False
+    pause = threading.Event()
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = _holder(handle)
+        if time.monotonic() >= deadline:
+            raise Locked(
+                Problem(
+                    f"another apply holds the lock: {holder}",
+                    subject=f"Environment/{environment}",
+                    hint="wait for it, or give this one more patience with --lock-timeout",
+                )
+            )
+        if not told:
+            on_wait(holder)
+            told = True
+        pause.wait(_POLL)
+
+
+def _holder(handle: int) -> str:
+    try:
+        about = json.loads(os.pread(handle, 4096, 0))
+        age = max(0, round(time.time() - about["since"]))
+        return f"process {about['pid']}, for {age} s: {about['command']}"
+    except (ValueError, KeyError, TypeError):
+        return "a process that has not said its name yet"
+
+
+def _command() -> str:
+    return " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:500]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of the history. at: seconds since the epoch."""
+
+    id: str
+    at: float
+    environment: str
+    trigger: str
+    converged: bool
+    outcomes: Sequence[dict[str, object]]
+
+
+class History:
+    """The runs of the past, newest first; the oldest beyond a thousand are forgotten."""
+
+    def __init__(self, state: Path) -> None:
+        path = private_dir(state) / "history.sqlite"
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._base = sqlite3.connect(path, timeout=5, isolation_level=None)
+        self._base.execute(
+            "CREATE TABLE IF NOT EXISTS runs"
+            " (id TEXT PRIMARY KEY, at REAL, environment TEXT, trigger TEXT, converged INTEGER, outcomes TEXT)"
+        )
+
+    def add(self, run: Run) -> None:
+        """Write one run down. Values of fields are not kept: they may be secrets."""
+        rows = [
+            {
+                "id": str(outcome.step.id),
+                "verb": outcome.step.verb.value,
+                "result": outcome.result.value,
+                "elapsed": round(outcome.elapsed, 3),
+                "fields": [change.field for change in outcome.step.changes],
+                **({"problem": outcome.problem.summary} if outcome.problem else {}),
+            }
+            for outcome in run.outcomes
+            if outcome.result.value != "unchanged"
+        ]
+        values = (run.id, time.time(), run.plan.environment, run.trigger, int(run.converged), json.dumps(rows))
+        self._base.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._base.execute(
+            "DELETE FROM runs WHERE id NOT IN (SELECT id FROM runs ORDER BY at DESC LIMIT ?)", (_KEPT_RUNS,)
+        )
+
+    def runs(self, limit: int = 20) -> list[Entry]:
+        """The newest runs first."""
+        rows = self._base.execute("SELECT * FROM runs ORDER BY at DESC LIMIT ?", (limit,))
+        return [Entry(row[0], row[1], row[2], row[3], bool(row[4]), json.loads(row[5])) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._base.close()

@@ -1,0 +1,150 @@
+"""RESOLVE: VirtualMachine and Container → their resolved specs, with what is attached to them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.manifest import Document
+from reconciler.model import Desired, ResourceId
+from reconciler.resolution.images import image_reference
+from reconciler.resolution.infrastructure import device_references, raw_config, raw_devices
+from reconciler.resolution.scope import Scope, document_id
+
+_READY_TIMEOUT = 120
+_RUN_TIMEOUT = 60
+
+
+def container(scope: Scope, document: Document) -> Desired:
+    """A Container, with the volumes attached to it among its devices."""
+    spec = scope.spec(document)
+    spec.pop("host", None)
+    id, host = document_id(document), scope.host_of(document)
+    payload = _common(scope, document, spec)
+    needs: set[ResourceId] = set()
+    if "image" in spec:
+        spec["image"], image = image_reference(scope, document, ("spec", "image"), spec["image"])
+        needs |= {image} if image else set()
+    if "config" in spec:
+        spec["config"] = raw_config(spec["config"])
+    attached = scope.attached_volumes.get(id, {})
+    if attached or "devices" in spec:
+        spec["devices"] = {**raw_devices(spec.get("devices") or {}), **attached}
+    needs |= {ResourceId("Volume", device["source"]) for device in attached.values()}
+    referred = {ResourceId("Profile", name) for name in spec.get("profiles") or ()}
+    referred |= device_references(spec.get("devices") or {})
+    declared = {one for one in referred if scope.declared_on(host, one)}
+    return scope.desired(document, spec, needs | declared, referred - declared, payload)
+
+
+def virtual_machine(scope: Scope, document: Document) -> Desired:
+    """A VirtualMachine, with the Disks attached to it behind its own."""
+    spec = scope.spec(document)
+    id = document_id(document)
+    payload = _common(scope, document, spec)
+    needs: set[ResourceId] = set()
+    if "boot" in spec:
+        spec["boot"] = _boot(scope, document, spec["boot"], needs)
+    disks = {one["name"]: _disk(scope, document, index, one, needs) for index, one in enumerate(spec.pop("disks", ()))}
+    attached = scope.attached_disks.get(id, {})
+    if both := sorted(set(disks) & set(attached)):
+        scope.problem(document, ("spec", "disks"), f'disks: "{both[0]}" is also the name of a Disk attached to it')
+    needs |= {ResourceId("Disk", name) for name in attached}
+    if disks or attached:
+        spec["disks"] = {**disks, **attached}
+    if "nics" in spec:
+        spec["nics"] = {nic["name"]: _nic(nic) for nic in spec["nics"]}
+        bridges = {ResourceId("Network", nic["bridge"]) for nic in spec["nics"].values() if "bridge" in nic}
+        needs |= {bridge for bridge in bridges if bridge in scope.documents}
+    return scope.desired(document, spec, needs, (), payload)
+
+
+def _common(scope: Scope, document: Document, spec: dict[str, Any]) -> dict[str, bytes]:
+    """Bring what both kinds of guest share into form, in place; the contents of its files come back."""
+    if "cpus" in spec:
+        spec["cpus"] = dict(spec["cpus"]) if isinstance(spec["cpus"], Mapping) else {"count": spec["cpus"]}
+    if "memory" in spec:
+        spec["memory"] = _memory(scope, document, spec["memory"])
+    if "ready" in spec:
+        ready = dict(spec["ready"])
+        ready["timeout"] = scope.duration(document, ("spec", "ready", "timeout"), ready.get("timeout", _READY_TIMEOUT))
+        spec["ready"] = ready
+    if "cloudInit" in spec:
+        spec["cloudInit"] = {key: _cloud_text(key, value) for key, value in spec["cloudInit"].items()}
+    if "run" in spec:
+        spec["run"] = [_run(scope, document, index, one) for index, one in enumerate(spec["run"])]
+    payload: dict[str, bytes] = {}
+    if "files" in spec:
+        spec["files"] = {
+            one["path"]: _file(scope, document, index, one, payload) for index, one in enumerate(spec["files"])
+        }
+    return payload
+
+
+def _memory(scope: Scope, document: Document, given: Any) -> dict[str, int]:
+    if not isinstance(given, Mapping):
+        return {"size": scope.size(document, ("spec", "memory"), given)}
+    return {key: scope.size(document, ("spec", "memory", key), value) for key, value in given.items()}
+
+
+def _cloud_text(key: str, value: Any) -> str:
+    """Mappings may be written as such: JSON is YAML, and user data gets its header."""
+    if isinstance(value, str):
+        return value
+    written = json.dumps(value, indent=1) + "\n"
+    return f"#cloud-config\n{written}" if key == "userData" else written
+
+
+def _run(scope: Scope, document: Document, index: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    timeout = scope.duration(document, ("spec", "run", index, "timeout"), given.get("timeout", _RUN_TIMEOUT))
+    return {"command": list(given["command"]), "when": given.get("when", "create"), "timeout": timeout}
+
+
+def _file(
+    scope: Scope, document: Document, index: int, given: Mapping[str, Any], payload: dict[str, bytes]
+) -> dict[str, str]:
+    if "content" in given:
+        contents = given["content"].encode()
+    else:
+        contents = scope.read(document, ("spec", "files", index, "source"), given["source"])
+    sha256 = hashlib.sha256(contents).hexdigest()
+    payload[sha256] = contents
+    return {"sha256": sha256, "mode": str(given.get("mode", "0644")), "owner": str(given.get("owner", "0:0"))}
+
+
+def _boot(scope: Scope, document: Document, given: Mapping[str, Any], needs: set[ResourceId]) -> dict[str, Any]:
+    boot = dict(given)
+    if "image" in given:
+        boot["image"], image = image_reference(scope, document, ("spec", "boot", "image"), given["image"])
+        needs |= {image} if image else set()
+    for key in ("kernel", "initrd"):
+        if key in given:
+            boot[key] = scope.path(document, given[key])
+    return boot
+
+
+def _disk(
+    scope: Scope, document: Document, index: int, given: Mapping[str, Any], needs: set[ResourceId]
+) -> dict[str, Any]:
+    disk = {key: value for key, value in given.items() if key != "name"}
+    path = ("spec", "disks", index)
+    if "image" in given:
+        disk["image"], image = image_reference(scope, document, (*path, "image"), given["image"])
+        needs |= {image} if image else set()
+    if "size" in given:
+        disk["size"] = scope.size(document, (*path, "size"), given["size"])
+    if "path" in given:
+        disk["path"] = scope.path(document, given["path"])
+    disk.setdefault("readOnly", False)
+    return disk
+
+
+def _nic(given: Mapping[str, Any]) -> dict[str, Any]:
+    nic = {key: value for key, value in given.items() if key != "name"}
+    nic.setdefault("type", "user")
+    nic.setdefault("model", "virtio-net-pci")
+    if "mac" in nic:
+        nic["mac"] = nic["mac"].lower()
+    return nic

@@ -1,0 +1,34 @@
+"""VALIDATE, one document after the other: the schema first, then what schemas cannot say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reconciler.manifest import Document
+from reconciler.problems import Problem
+from reconciler.validation import semantics
+from reconciler.validation.accept import accepts
+from reconciler.validation.findings import Finding, problems_of
+
+
+def check_each(documents: Sequence[Document]) -> tuple[list[Document], list[Problem]]:
+    """The documents that are right by themselves, and every problem of the others."""
+    sound: list[Document] = []
+    problems: list[Problem] = []
+    for document in documents:
+        found = problems_in(document)
+        problems += found
+        if not found:
+            sound.append(document)
+    return sound, problems
+
+
+def problems_in(document: Document) -> list[Problem]:
+    """Every problem of one document by itself."""
+    found: list[Finding] = []
+    if not accepts(document.data):
+        from reconciler.validation.explain import explain
+
+        found = explain(document.data)
+    found += semantics.findings(document, found)
+    return problems_of(document, found) if found else []

@@ -1,0 +1,134 @@
+"""LOAD and VALIDATE in one go: paths → documents that are right, from the cache where nothing has changed."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+from reconciler.manifest import Document, Source, parse_source, read_sources
+from reconciler.problems import ManifestError, Problem
+from reconciler.validation.cache import WORTHWHILE, Answers, Cache, digest_of
+from reconciler.validation.checks import check_each
+from reconciler.validation.together import check_set
+
+_EACH, _TOGETHER = "each is right", "right together"
+
+
+class Loaded(Sequence[Document]):
+    """Documents that are right, made only when somebody looks at them.
+
+    files:  every file that was read, as people are shown it
+    digest: of all names and contents; the same as long as nothing has changed
+    cached: whether all of it was known to be right already
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        digest: str,
+        make: Callable[[], list[Document]],
+        answers: Answers | None,
+        cached: bool,
+    ) -> None:
+        self.files = tuple(source.file for source in sources)
+        self.digest = digest
+        self.cached = cached
+        self._make = make
+        self._answers = answers
+        self._documents: tuple[Document, ...] | None = None
+
+    @property
+    def documents(self) -> tuple[Document, ...]:
+        """All of them, in the order of the files."""
+        if self._documents is None:
+            with _uncollected():
+                self._documents = tuple(self._make())
+        return self._documents
+
+    def recall(self, question: str) -> Any | None:
+        """An answer remembered about these very files; None when there is none (or too few files to keep any)."""
+        return self._answers.recall(self.digest, question) if self._answers is not None else None
+
+    def remember(self, question: str, answer: Any) -> None:
+        """Keep an answer (JSON, not None) that follows from these files, the question and our own code alone."""
+        if self._answers is not None:
+            self._answers.remember(self.digest, question, answer)
+
+    @overload
+    def __getitem__(self, index: int) -> Document: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Document]: ...
+
+    def __getitem__(self, index: int | slice) -> Document | Sequence[Document]:
+        return self.documents[index]
+
+    def __len__(self) -> int:
+        return len(self.documents)
+
+
+def load(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
+    """The documents behind the paths, each right by itself. Raises ManifestError with every problem of all files."""
+    return _load(paths, stdin, together=False)
+
+
+def load_manifests(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
+    """The same, and right together: no name twice, and no two that claim the same."""
+    return _load(paths, stdin, together=True)
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Nothing here makes cycles, and looking for them among 10,000 documents costs a third of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_uncollected()
+def _load(paths: Sequence[str], stdin: bytes | None, together: bool) -> Loaded:
+    sources, problems = read_sources(paths, stdin)
+    digest, question = digest_of(sources), _TOGETHER if together else _EACH
+    answers = Answers.of(paths) if len(sources) >= WORTHWHILE and not problems else None
+    if answers is not None and answers.recall(digest, question):
+        return Loaded(sources, digest, lambda: _known(paths, sources), answers, cached=True)
+    cache = Cache.of(paths) if answers is not None else None
+    documents, wrong, fresh = _read_all(sources, cache)
+    problems += wrong
+    if together:
+        problems += check_set(documents)
+    if problems:
+        raise ManifestError(problems)
+    if answers is not None and cache is not None:
+        if fresh:
+            cache.keep(sources, documents)
+        answers.remember(digest, question, True)
+    return Loaded(sources, digest, lambda: documents, answers, cached=not fresh)
+
+
+def _read_all(sources: Sequence[Source], cache: Cache | None) -> tuple[list[Document], list[Problem], bool]:
+    """Documents that are right, problems of the others, and whether anything had to be parsed."""
+    documents: list[Document] = []
+    problems: list[Problem] = []
+    fresh = False
+    for source in sources:
+        known = cache.documents(source) if cache is not None else None
+        if known is None:
+            fresh = True
+            known, wrong = parse_source(source)
+            known, refused = check_each(known)
+            problems += wrong + refused
+        documents += known
+    return documents, problems, fresh
+
+
+def _known(paths: Sequence[str], sources: Sequence[Source]) -> list[Document]:
+    """The documents of sources that are known; whatever is missing all the same is parsed again."""
+    cache = Cache.of(paths)
+    return [one for source in sources for one in cache.documents(source) or parse_source(source)[0]]

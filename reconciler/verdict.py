@@ -1,0 +1,52 @@
+"""Beside the flow: ``validate``'s answer, remembered as long as nothing has changed that it hangs on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reconciler import composition, policy, resolution, validation
+from reconciler.preparation import prepare_documents, surroundings
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """That all of it is right, and what it is about. resources: ``Kind/name``, sorted; remembered: it was known."""
+
+    environment: str
+    resources: tuple[str, ...]
+    remembered: bool = False
+
+
+def verdict(paths: Sequence[str], stdin: bytes | None = None) -> Verdict:
+    """Whether all of it is right. Raises ManifestError with every problem, as ``prepare`` does.
+
+    The answer is remembered where it hangs on the manifests, the policy and the remotes alone, and on no other file.
+    """
+    documents = validation.load(paths, stdin)
+    around, rules = surroundings(), policy.load(documents.files)
+    question = f"prepared {os.geteuid()} {rules!r} {sorted(around.remotes.items())!r}"
+    if (known := documents.recall(question)) is not None:
+        return Verdict(known["environment"], tuple(known["resources"]), remembered=True)
+    asked: list[str] = []
+    wanted = prepare_documents(documents, _noting(around, asked))
+    found = Verdict(wanted.environment, tuple(str(id) for id in sorted(wanted.desired)))
+    composed = any(composition.is_environment(one) for one in documents)
+    if not (asked or composed or policy.looks_at_host(wanted.desired.values(), rules)):
+        documents.remember(question, {"environment": found.environment, "resources": found.resources})
+    return found
+
+
+def _noting(around: resolution.Surroundings, asked: list[str]) -> resolution.Surroundings:
+    """The same surroundings, and a note of every file that was asked for."""
+
+    def read(path: str, base: str) -> bytes:
+        asked.append(path)
+        return around.read(path, base)
+
+    def stamp(path: str) -> str:
+        asked.append(path)
+        return around.stamp(path)
+
+    return resolution.Surroundings(read, stamp, around.remotes)

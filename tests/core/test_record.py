@@ -1,0 +1,77 @@
+"""record.py: one apply at a time, no lock ever to be removed by hand, and a history that may be lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from reconciler.model import Change, Effect, Outcome, Plan, ResourceId, Result, Run, Step, Verb
+from reconciler.problems import Locked
+from reconciler.record import History, locked
+
+HOLD_THE_LOCK = """
+import sys
+from pathlib import Path
+from reconciler.record import locked
+with locked(Path(sys.argv[1]), "test", 0):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", HOLD_THE_LOCK, str(tmp_path)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    process.communicate(timeout=10)
+
+
+def test_the_second_is_told_who_holds_the_lock(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    waited: list[str] = []
+    with pytest.raises(Locked) as caught, locked(tmp_path, "test", 0.3, waited.append):
+        pass
+    finish(holder)
+    assert f"process {holder.pid}" in str(caught.value) and "--lock-timeout" in str(caught.value)
+    assert len(waited) == 1 and str(holder.pid) in waited[0]
+
+
+def test_another_environment_is_not_concerned(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    with locked(tmp_path, "other", 0):
+        assert holder.poll() is None  # it still has its own
+        finish(holder)
+
+
+def test_a_killed_holder_leaves_nothing_in_the_way(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+    os.kill(holder.pid, signal.SIGKILL)
+    finish(holder)
+    with locked(tmp_path, "test", 5):
+        assert (tmp_path / "locks" / "test.lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_history_keeps_what_happened_but_no_values(tmp_path: Path) -> None:
+    change = Change("change", ("cloudInit", "userData"), "old secret", "new secret")
+    step = Step(ResourceId("Container", "web"), "lxd/local", Verb.UPDATE, "fields differ", Effect.LIVE, (change,))
+    history = History(tmp_path)
+    history.add(Run("1", "apply", Plan("test", (step,)), [Outcome(step, Result.APPLIED, 0.5)], True))
+    (entry,) = history.runs()
+    history.close()
+    assert entry.converged and entry.outcomes[0]["fields"] == ["cloudInit.userData"]
+    assert b"secret" not in (tmp_path / "history.sqlite").read_bytes()
+
+
+def test_history_that_was_lost_starts_again(tmp_path: Path) -> None:
+    History(tmp_path).close()
+    (tmp_path / "history.sqlite").unlink()
+    history = History(tmp_path)
+    assert history.runs() == []
+    history.close()

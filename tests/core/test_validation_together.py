@@ -1,0 +1,100 @@
+"""What is wrong between documents, each of which is right by itself; both places are named."""
+
+from __future__ import annotations
+
+import pytest
+
+from reconciler import validation
+from tests.support.manifests import documents, written
+
+CONTAINER = written("Container", "image: a")
+MACHINE = written("VirtualMachine")
+
+
+def clashes(*texts: str) -> list[str]:
+    return [str(one).partition("\n")[0] for one in validation.validate(documents(*texts))]
+
+
+def test_one_name_twice_in_one_file() -> None:
+    assert clashes(f"{CONTAINER}---\n{CONTAINER}") == [
+        "0.yaml:11:9: Container/web: declared for the second time; the first is at 0.yaml:4:9"
+    ]
+
+
+def test_one_name_twice_in_two_files() -> None:
+    assert clashes(CONTAINER, CONTAINER) == [
+        "1.yaml:4:9: Container/web: declared for the second time; the first is at 0.yaml:4:9"
+    ]
+
+
+def test_a_vm_and_a_container_of_one_name() -> None:
+    assert clashes(MACHINE, CONTAINER) == [
+        '1.yaml:4:9: Container/web: there is a VirtualMachine named "web" as well, at 0.yaml:4:9'
+    ]
+
+
+def test_other_kinds_may_share_a_name() -> None:
+    assert clashes(CONTAINER, written("Profile"), written("Network"), written("Volume")) == []
+
+
+def test_what_is_renamed_is_not_there_any_more() -> None:
+    renamed = written("VirtualMachine", "", "new", "\n  renamedFrom: old")
+    assert (
+        "1.yaml:5:16: VirtualMachine/new: metadata.renamedFrom: VirtualMachine/old is declared itself"
+        in clashes(written("VirtualMachine", "", "old"), renamed)[0]
+    )
+    other = written("VirtualMachine", "", "other", "\n  renamedFrom: old")
+    assert "VirtualMachine/new comes from old already, at 0.yaml:1:1" in clashes(renamed, other)[0]
+    assert clashes(renamed, written("Network", "", "old")) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        (
+            written("Network", "ipv4: {address: 10.0.0.1/24}", "one"),
+            written("Network", "ipv4: {address: 10.0.0.2/24}", "two"),
+            "1.yaml:6:19: Network/two: ipv4.address: the subnet 10.0.0.0/24 is that of Network/one at 0.yaml:6:19",
+        ),
+        (
+            written("VirtualMachine", "nics: [{name: a, mac: '52:54:00:00:00:0a'}]", "one"),
+            written("VirtualMachine", "nics: [{name: a, mac: '52:54:00:00:00:0A'}]", "two"),
+            "1.yaml:6:25: VirtualMachine/two: nics[0].mac: 52:54:00:00:00:0A is that of VirtualMachine/one",
+        ),
+        (
+            written("Disk", "size: 1GiB\npath: /srv/x.qcow2", "one"),
+            written("VirtualMachine", "disks: [{name: a, path: /srv/./x.qcow2, format: qcow2}]", "two"),
+            "1.yaml:6:27: VirtualMachine/two: disks[0].path: /srv/x.qcow2 is that of Disk/one at 0.yaml:7:9",
+        ),
+        (
+            written("PortForward", "listen: 127.0.0.1:80\ntarget: Container/a\nport: 80", "one"),
+            written("PortForward", "listen: 127.0.0.1:80\ntarget: Container/b\nport: 80", "two"),
+            "1.yaml:6:11: PortForward/two: listen: 127.0.0.1:80 (tcp) is that of PortForward/one",
+        ),
+    ],
+)
+def test_two_that_want_the_same(first: str, second: str, expected: str) -> None:
+    (line,) = clashes(first, second)
+    assert line.startswith(expected)
+
+
+def test_what_only_looks_alike() -> None:
+    network = "host: far\nipv4: {address: 10.0.0.1/24}"
+    disks = "disks: [{name: a, path: /srv/iso, format: raw, readOnly: true}]"
+    listen = "listen: 127.0.0.1:80\ntarget: Container/a\nport: 80"
+    assert clashes(
+        written("Network", "ipv4: {address: 10.0.0.1/24}", "one"),
+        written("Network", network, "two"),
+        written("VirtualMachine", disks, "three"),
+        written("VirtualMachine", disks, "four"),
+        written("PortForward", listen, "five"),
+        written("PortForward", f"{listen}\nprotocol: udp", "six"),
+    ) == []  # fmt: skip
+
+
+def test_a_vm_that_gives_a_host_does_not_stand_for_another_lxd() -> None:
+    vm = written("VirtualMachine", "lxd: true", "far")
+    assert "would give a Host that there is already" in clashes(vm, written("Host", "lxd: {socket: auto}", "far"))[0]
+    assert "this machine's LXD" in clashes(written("VirtualMachine", "lxd: true", "local"))[0]
+    assert clashes(vm, written("Host", "lxd: {virtualMachine: far}", "far")) == []
+    assert clashes(vm) == []

@@ -1,0 +1,95 @@
+"""NICs: addresses that stay, taps that live as long as their QEMU, bridges of the host."""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler.model import ResourceId, Verb
+from tests.support.qemu import Lab
+
+NET = Path("/sys/class/net")
+
+
+def nic(type: str = "user", **more: Any) -> dict[str, Any]:
+    return {"type": type, "model": "virtio-net-pci", **more}
+
+
+@pytest.fixture
+def bridge() -> Iterator[str]:
+    """A bridge that nobody else has."""
+    name = f"rt{secrets.token_hex(4)}"
+    subprocess.run(["ip", "link", "add", name, "type", "bridge"], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    yield name
+    subprocess.run(["ip", "link", "del", name], check=True)
+
+
+def taps() -> set[str]:
+    return {path.name for path in NET.iterdir() if path.name.startswith("rctap")}
+
+
+def test_addresses_stay_over_restarts_and_renames(lab: Lab) -> None:
+    want = lab.idle(nics={"eth0": nic(), "eth1": nic(mac="52:54:00:aa:bb:cc")})
+    lab.converge(want)
+    first = macs(lab)
+    assert first["eth0"].startswith("52:54:00:")
+    assert first["eth1"] == "52:54:00:aa:bb:cc"
+    renamed = replace(want, id=ResourceId("VirtualMachine", "new"), renamed_from=want.id)
+    lab.converge(renamed)
+    assert macs(lab, "new") == first
+    assert "mac" not in lab.look("new").spec["nics"]["eth0"]  # what was not said is not drift
+
+
+def macs(lab: Lab, name: str = "vm") -> dict[str, str]:
+    from reconciler.backends.qemu.client import Monitor
+
+    with Monitor(lab.folder(name).qmp, name) as monitor:
+        ask = {nic: {"path": f"/machine/peripheral/nic-{nic}", "property": "mac"} for nic in ("eth0", "eth1")}
+        return {nic: monitor.execute("qom-get", arguments) for nic, arguments in ask.items()}
+
+
+def test_a_changed_address_is_a_change(lab: Lab) -> None:
+    lab.converge(lab.idle(nics={"eth0": nic(mac="52:54:00:aa:bb:cc")}))
+    other = lab.idle(nics={"eth0": nic(mac="52:54:00:aa:bb:dd")})
+    assert [change.field for change in lab.changes(other)] == ["nics.eth0.mac"]
+    assert lab.converge(other) == [Verb.RESTART]
+
+
+def test_a_tap_on_a_bridge_lives_as_long_as_its_qemu(lab: Lab, bridge: str) -> None:
+    before = taps()
+    lab.converge(lab.idle(nics={"eth0": nic("bridge", bridge=bridge), "eth1": nic("tap")}))
+    mine = taps() - before
+    assert len(mine) == 2
+    assert len(list((NET / bridge / "brif").iterdir())) == 1
+    assert all(int((NET / name / "flags").read_text(), 16) & 1 for name in mine)
+    lab.signal(signal.SIGKILL)
+    assert taps() == before
+
+
+def test_a_guest_reaches_its_bridge(linux: Lab, bridge: str) -> None:
+    subprocess.run(["ip", "addr", "add", "10.213.77.1/24", "dev", bridge], check=True)
+    linux.converge(linux.busybox(nics={"eth0": nic("bridge", bridge=bridge)}))
+    linux.inside("sh", "-c", "ip addr add 10.213.77.2/24 dev eth0; ip link set eth0 up")
+    assert linux.ask("ping", "-c", "1", "-W", "5", "10.213.77.1").code == 0
+
+
+def test_a_bridge_that_is_not_there(lab: Lab) -> None:
+    before = taps()
+    problem = lab.fail(lab.idle(nics={"eth0": nic("bridge", bridge="rtnone")}))
+    assert 'there is no "rtnone"' in problem.summary
+    assert taps() == before
+
+
+def test_user_network_reaches_out_and_nothing_reaches_in(linux: Lab) -> None:
+    linux.converge(linux.busybox(nics={"eth0": nic()}))
+    assert "10.0.2." in linux.inside(
+        "sh", "-c", "for i in 1 2 3 4 5 6 7 8; do ip -4 addr show eth0 | grep inet && exit; sleep 1; done"
+    )
