@@ -21,6 +21,7 @@ from hypothesis import strategies as some
 
 from reconciler.backends.images import MachineImage, container_image, elf, machine_image, size
 from reconciler.backends.images.busybox import kernel, userland
+from reconciler.backends.images.cache import Cache
 from reconciler.backends.images.packages import workshop
 from reconciler.backends.images.tarscan import scan
 from reconciler.backends.images.tree import EPOCH, Tree, file, folder, link, with_parents, write_cpio, write_tarball
@@ -179,8 +180,13 @@ def test_what_is_no_kernel(noise: bytes, place: int) -> None:
 def parts(busybox_machine: MachineImage, lasting_state: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The parts of the busybox VM, unpacked."""
     place = tmp_path_factory.mktemp("parts")
-    entry = next(path for path in entries(lasting_state, "parts") if (path / "kernel.elf").exists())
-    with (entry / "parts.cpio").open("rb") as archive:
+    # The machine says itself which parts it was made of: other tests leave parts of other kernels in the same cache.
+    machine = Cache(lasting_state).find(busybox_machine.key)
+    assert machine is not None
+    (key,) = machine.facts["parts"]
+    entry = Cache(lasting_state).find(key)
+    assert entry is not None
+    with (entry.folder / "parts.cpio").open("rb") as archive:
         subprocess.run(("cpio", "-id", "--quiet"), cwd=place, stdin=archive, check=True)
     return place
 
