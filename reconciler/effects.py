@@ -7,22 +7,12 @@ stands for one segment, a last ``**`` for any rest. The most specific pattern wi
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
-from reconciler.model import Change, Effect, Path, Power
+from reconciler.model import Change, Effect, Path, Power, Rule
 
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """effect on a running guest (or on the resource, where there is no guest); note: why, shown to people.
-
-    smaller: the effect of a number that shrinks, where that is another one: a disk grows and never shrinks
-    """
-
-    effect: Effect
-    note: str = ""
-    smaller: Effect | None = None
+__all__ = ["OURS", "Rule", "Table", "effect_of", "find_rule", "plugs", "worst"]
 
 
 Table = Mapping[str, Mapping[str, Rule]]
@@ -43,14 +33,21 @@ OURS: Mapping[str, Rule] = {
 }
 
 
-def effect_of(change: Change, kind: str, power: Power | None, table: Table) -> Change:
-    """The same change with its effect filled in. What is not in the table is UNKNOWN: it will be held."""
-    rule = find_rule(change.path, {**OURS, **table.get(kind, {})})
+def effect_of(
+    change: Change, kind: str, power: Power | None, table: Table, rules: Mapping[str, Rule] | None = None
+) -> Change:
+    """The same change with its effect filled in. What is not in the table is UNKNOWN: it will be held.
+
+    rules: Observed.rules of the very guest; where one of them matches, the table is not asked.
+    """
+    rule = _rule_for(change, kind, table, rules)
     if rule is None:
         return replace(change, effect=Effect.UNKNOWN, note="no effect is known for this field")
     effect = rule.effect
     if rule.smaller is not None and _shrinks(change):
         return replace(change, effect=rule.smaller, note=f"it cannot shrink; {rule.note}")
+    if rule.outside is not None and _is_outside(change, rule):
+        effect = rule.outside
     if change.path == ("power",):
         effect = Effect.LIVE if change.new == Power.RUNNING else Effect.STOP
         if power in (Power.STOPPED, Power.ERROR):
@@ -58,6 +55,23 @@ def effect_of(change: Change, kind: str, power: Power | None, table: Table) -> C
     elif power is Power.STOPPED and effect in (Effect.RESTART, Effect.UNKNOWN, Effect.STOP):
         effect = Effect.LIVE  # nobody is using it: there is no downtime to speak of
     return replace(change, effect=effect, note=rule.note)
+
+
+def plugs(change: Change, kind: str, table: Table, rules: Mapping[str, Rule] | None = None) -> bool:
+    """Whether making it so takes one of the guest's free ports."""
+    rule = _rule_for(change, kind, table, rules)
+    return change.op == "add" and rule is not None and rule.plugs
+
+
+def _rule_for(change: Change, kind: str, table: Table, rules: Mapping[str, Rule] | None) -> Rule | None:
+    own = find_rule(change.path, rules) if rules else None
+    return own or find_rule(change.path, {**OURS, **table.get(kind, {})})
+
+
+def _is_outside(change: Change, rule: Rule) -> bool:
+    if not isinstance(change.new, int) or isinstance(change.new, bool):
+        return False
+    return (rule.least is not None and change.new < rule.least) or (rule.most is not None and change.new > rule.most)
 
 
 def _shrinks(change: Change) -> bool:

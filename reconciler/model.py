@@ -20,6 +20,10 @@ Path = tuple[str, ...]
 
 GUESTS = frozenset({"VirtualMachine", "Container"})
 DATA_BEARING = frozenset({"Disk", "Volume"})
+ATTACHMENTS = frozenset({"Share", "Device", "PortForward"})
+"""Kinds without an object of their own: they are what they add to their guests' specs (see attachments)."""
+MOST_PLUGGED = 96
+"""How many disks, network cards, shares and devices one machine takes: each needs a port, and ports are not endless."""
 LOCAL_HOST = "local"
 QEMU = "qemu"
 
@@ -111,6 +115,24 @@ class Result(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """effect on a running guest (or on the resource, where there is no guest); note: why, shown to people.
+
+    smaller: the effect of a number that shrinks, where that is another one: a disk grows and never shrinks
+    least, most, outside: a new number below ``least`` or above ``most`` has the effect ``outside`` instead
+    plugs:   adding this takes one of the guest's free ports (see Observed.room)
+    """
+
+    effect: Effect
+    note: str = ""
+    smaller: Effect | None = None
+    least: int | None = None
+    most: int | None = None
+    outside: Effect | None = None
+    plugs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """One fact about a resource that a person may wait for: ``Ready``, ``GuestAgent``, ``Tcp`` …
 
@@ -130,6 +152,8 @@ class Desired:
     needs:    declared resources that must be there first
     expects:  resources that are referred to but not declared; they must exist already
     payload:  sha256 → bytes, the contents behind ``spec["files"]`` (never recorded, never shown)
+    later:    the whole wanted spec while parts of it wait for a restart (``spec`` is then what is to be so now);
+              None when nothing waits
     """
 
     id: ResourceId
@@ -141,6 +165,7 @@ class Desired:
     labels: Mapping[str, str] = field(default_factory=dict)
     renamed_from: ResourceId | None = None
     payload: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    later: Spec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +179,9 @@ class Observed:
     applied:     the spec that our last apply set, from the mark on the object itself
     pending:     why our last apply of it is not finished ("create", "files" …); None when it is
     needs:       what it needs, for deleting in order
+    rules:       field pattern → where *this* guest as it stands differs from its backend's effects table
+    room:        how many more things can be plugged into it while it runs; None: not known, or without a limit
+    later:       the spec that waits for its next start, from the mark; None when nothing waits
     """
 
     id: ResourceId
@@ -167,6 +195,9 @@ class Observed:
     pending: str | None = None
     needs: tuple[ResourceId, ...] = ()
     conditions: tuple[Condition, ...] = ()
+    rules: Mapping[str, Rule] = field(default_factory=dict)
+    room: int | None = None
+    later: Spec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +252,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do to one resource; ``after`` are the steps (by resource id) that must have ended well."""
+    """One thing to do to one resource; ``after`` are the steps (by resource id) that must have ended well.
+
+    waiting: what differs and is left for later, because it would do more harm than ``updatePolicy`` lets happen
+    """
 
     id: ResourceId
     backend: str
@@ -231,6 +265,7 @@ class Step:
     changes: tuple[Change, ...] = ()
     after: tuple[ResourceId, ...] = ()
     notes: tuple[str, ...] = ()
+    waiting: tuple[Change, ...] = ()
 
     @property
     def disruptive(self) -> bool:
