@@ -15,8 +15,19 @@ from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.folders import Folder, all_folders, folder_of, locked
 from reconciler.backends.qemu.grace import Grace
 from reconciler.backends.qemu.launch import Launch, start
+from reconciler.backends.qemu.machine import drives_of
+from reconciler.backends.qemu.plugging import Live, plug_missing, unplug_unwanted
 from reconciler.backends.qemu.preflight import check_start
-from reconciler.backends.qemu.prepare import Store, boot_line, drop_disks, is_volatile, prepare
+from reconciler.backends.qemu.prepare import (
+    Store,
+    boot_line,
+    drop_disks,
+    is_volatile,
+    make_disks,
+    own_disks,
+    prepare,
+    take_images,
+)
 from reconciler.backends.qemu.records import Record, load, make_uuid, new_record, save
 from reconciler.backends.qemu.settle import Settling, is_settled, settle
 from reconciler.backends.qemu.shutdown import stop
@@ -99,7 +110,7 @@ class Machines:
         tell(f"starting ({accelerator})")
         if is_volatile(record, spec):
             record = record.but(files={})
-        return start(Launch(folder, spec, drives, accelerator, boot_line(spec, record)), record)
+        return start(Launch(folder, spec, drives, accelerator, boot_line(spec, record), tell), record)
 
     def _check(self, step: Step, desired: Desired, tell: Tell) -> None:
         """Before anything is made or stopped: refuse what cannot come up (again)."""
@@ -194,13 +205,33 @@ class _Pass:
         if self._has_to_go_down(record):
             record = stop(self.folder, record, self.machines.grace, self.tell)
         if process.find(self.folder, record) is None:
-            record = drop_disks(self.folder, record, spec)
-        record = save(self.folder, record.but(applied=spec))
+            record = drop_disks(self.folder, record.but(plugged={}), spec)
+            record = save(self.folder, record.but(applied=spec))
+        else:
+            record = self._change_live(record)
         if spec.get("power", "running") == "stopped":
             record, _ = prepare(self.folder, record, spec, self.machines.store, self.tell)
         else:
             record = self._up(record)
         save(self.folder, record.but(pending=None))
+
+    def _change_live(self, record: Record) -> Record:
+        """Have the QEMU that runs be as wanted, in everything that can be changed under a guest.
+
+        What goes out goes before the record says that it is not wanted; a crash in between leaves it to the next pass.
+        """
+        spec, store, folder = self.desired.spec, self.machines.store, self.folder
+        kept = frozenset(own_disks(record.applied or {}))
+        record = take_images(folder, record, spec, store, self.tell)
+        drives = drives_of(spec, record, folder, store.locate(spec))
+        with Monitor(folder.qmp, record.id) as monitor:
+            live = Live(folder, monitor, record, spec, drives, self.tell, booted=True)
+            unplug_unwanted(live, kept)
+            record = drop_disks(folder, live.record, spec)
+            live.record = save(folder, record.but(applied=spec))
+            make_disks(drives, live.record)
+            plug_missing(live)
+            return live.record
 
     def _up(self, record: Record) -> Record:
         """Running (or paused, once it has run), with files and commands done, and ready."""

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import socket
 import time
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -79,12 +79,27 @@ class Monitor:
 
         return self._run(send())
 
-    def execute_and_wait(self, name: str, events: Collection[str], timeout: float) -> bool:
-        """Run a command, then wait for one of the events; whether it came. True too when QEMU ends meanwhile."""
+    def execute_and_wait(
+        self,
+        name: str,
+        events: Collection[str],
+        timeout: float,
+        arguments: Mapping[str, Json] | None = None,
+        accept: Callable[[Mapping[str, Json]], bool] = lambda _: True,
+        tolerate: str | None = None,
+    ) -> bool:
+        """Run a command, then wait for one of the events; whether it came. True too when QEMU ends meanwhile.
+
+        accept: which of these events is meant; tolerate: words of a refusal that means "as asked before": wait on
+        """
 
         async def wait() -> bool:
-            with self._client.listener(tuple(events)) as listener:
-                await _execute(self._client, (name, None), self._subject, ANSWER)
+            with self._client.listener(tuple(events), accept) as listener:
+                try:
+                    await _execute(self._client, (name, arguments), self._subject, ANSWER)
+                except Refused as error:
+                    if tolerate is None or tolerate not in error.problem.summary:
+                        raise
                 return await _next_event(listener, self._client, timeout)
 
         return self._run(wait())

@@ -24,7 +24,11 @@ BOOT = "_boot"
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MACHINES = re.compile(r"q35|pc-q35-[0-9.]+")
-_FREE_PORTS = 6
+_ALWAYS = 4
+"""Ports that every machine needs beside what is declared: agent, memory (two), USB."""
+_FREE_PORTS = 12
+MOST_PORTS = 120
+"""Slots 0x10 to 0x1e of the root bus, eight to a slot; the last slot is the chipset's own."""
 _MEMORY_STEP = 8192
 
 
@@ -115,7 +119,8 @@ def command_line(
 
 def ports_for(spec: Spec, drives: Iterable[Drive]) -> int:
     """How many PCIe root ports: one a device that we plug in, and some that stay free for what comes later."""
-    return len(list(drives)) + len(spec.get("nics", {})) + 2 + _FREE_PORTS
+    plugged = sum(len(spec.get(section, ())) for section in ("nics", "shares", "devices"))
+    return min(len(list(drives)) + plugged + _ALWAYS + _FREE_PORTS, MOST_PORTS)
 
 
 def block_nodes(drive: Drive, fdset: int, backing_fdset: int | None) -> Iterator[Json]:
@@ -131,28 +136,15 @@ def block_nodes(drive: Drive, fdset: int, backing_fdset: int | None) -> Iterator
     yield {**node, "file": _file(fdset, drive.read_only)}
 
 
-def disk_device(drive: Drive, port: str, order: int) -> Json:
-    """``device_add`` arguments. order: place in the boot order, from 0."""
-    return {
-        "driver": "virtio-blk-pci",
-        "id": drive.device,
-        "bus": port,
-        "drive": drive.node,
-        "serial": drive.name[:20],
-        # 0 is the kernel of a direct boot.
-        "bootindex": order + 1,
-    }
-
-
-def nic_device(name: str, nic: Spec, mac: str, port: str) -> Json:
+def disk_device(drive: Drive) -> dict[str, Json]:
     """``device_add`` arguments."""
-    return {
-        "driver": nic.get("model", "virtio-net-pci"),
-        "id": f"nic-{name}",
-        "netdev": f"net-{name}",
-        "mac": mac,
-        "bus": port,
-    }
+    return {"driver": "virtio-blk-pci", "id": drive.device, "drive": drive.node, "serial": drive.name[:20]}
+
+
+def nic_device(name: str, nic: Spec) -> dict[str, Json]:
+    """``device_add`` arguments. nic: with the address that it is to have."""
+    driver = nic.get("model", "virtio-net-pci")
+    return {"driver": driver, "id": f"nic-{name}", "netdev": f"net-{name}", "mac": nic["mac"]}
 
 
 def _file(fdset: int, read_only: bool) -> Json:

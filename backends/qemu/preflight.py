@@ -14,8 +14,9 @@ from pathlib import Path
 from reconciler.backends.qemu.accelerator import KVM, choose
 from reconciler.backends.qemu.capabilities import capabilities
 from reconciler.backends.qemu.folders import Folder
-from reconciler.backends.qemu.launch import find_firmware, no_firmware, open_drive
+from reconciler.backends.qemu.launch import find_firmware, no_firmware
 from reconciler.backends.qemu.machine import Drive, check_machine
+from reconciler.backends.qemu.plugging.disks import open_drive
 from reconciler.backends.qemu.prepare import Store, check_memory
 from reconciler.model import Spec
 from reconciler.ports import Tell

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,31 +45,44 @@ def prepare(folder: Folder, record: Record, spec: Spec, store: Store, tell: Tell
     """
     check_memory(spec, record.id)
     folder.make()
-    images = dict(record.images)
-    for name, wanted in _wanted_images(spec).items():
-        if name not in images:
-            tell(f"image {wanted['name']}")
-            images[name] = _take_image(folder, name, wanted, record.id, store, tell)
-    record = save(folder, record.but(images=images))
+    record = take_images(folder, record, spec, store, tell)
     _stage_kernel(folder, spec, record.id)
     if "cloudInit" in spec:
         write_seed(folder.seed, spec["cloudInit"], record.birth, folder.name)
     _stage_firmware(folder, spec)
     drives = drives_of(spec, record, folder, store.locate(spec))
-    for drive in drives:
-        _make_disk(drive, record)
+    make_disks(drives, record)
     return record, drives
 
 
+def take_images(folder: Folder, record: Record, spec: Spec, store: Store, tell: Tell) -> Record:
+    """The record with the images that the VM stands on, those included that it did not have yet."""
+    images = dict(record.images)
+    for name, wanted in _wanted_images(spec).items():
+        if name not in images:
+            tell(f"image {wanted['name']}")
+            images[name] = _take_image(folder, name, wanted, record.id, store, tell)
+    return save(folder, record.but(images=images))
+
+
+def make_disks(drives: Iterable[Drive], record: Record) -> None:
+    """Disks of the VM's own that are not there yet, or have to grow; what a QEMU holds is for that QEMU to grow."""
+    for drive in drives:
+        if drive.device not in record.plugged or not drive.file.exists():
+            _make_disk(drive, record)
+
+
 def drop_disks(folder: Folder, record: Record, spec: Spec) -> Record:
-    """Delete the disks of the VM's own that it no longer has, or did not have. The caller holds the lock; none lives.
+    """Delete the disks of the VM's own that it no longer has, or did not have. The caller holds the lock.
+
+    No QEMU has them: none lives, or they are unplugged.
 
     Comes before the record says that they are not wanted: whoever adds one again after a crash never gets old data.
     """
     if any(str(path).partition(".")[0] == "disks" for path in spec.get("ignore", ())):
         return record  # what disks there are is somebody else's business
     # One that it did not have before is made anew, whatever lies there under that name.
-    own = _own_disks(spec) & _own_disks(record.applied or spec) | {BOOT}
+    own = own_disks(spec) & own_disks(record.applied or spec) | {BOOT}
     record = save(folder, record.but(images={name: facts for name, facts in record.images.items() if name in own}))
     for file in folder.disks():
         if file.name.rpartition(".")[0] not in own:
@@ -77,7 +90,8 @@ def drop_disks(folder: Folder, record: Record, spec: Spec) -> Record:
     return record
 
 
-def _own_disks(spec: Spec) -> set[str]:
+def own_disks(spec: Spec) -> set[str]:
+    """The names of those whose files belong to the VM."""
     return {name for name, disk in spec.get("disks", {}).items() if "disk" not in disk and "path" not in disk}
 
 

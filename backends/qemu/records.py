@@ -49,6 +49,7 @@ class Record:
     files:    path in the guest → what we put there, as in ``spec["files"]``
     runs:     ``spec["run"]`` when its commands were last run to the end
     settled:  the QEMU whose guest was seen ready, its ``start`` commands done
+    plugged:  id in QEMU's device tree → with what it was, or is just about to be, plugged in
     """
 
     id: str
@@ -65,6 +66,7 @@ class Record:
     files: Mapping[str, Json] = field(default_factory=dict)
     runs: Sequence[Json] = ()
     settled: Process | None = None
+    plugged: Mapping[str, Json] = field(default_factory=dict)
 
     def but(self, **changes: Any) -> Record:
         """The same record with other values."""

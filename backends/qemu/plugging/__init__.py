@@ -1,0 +1,90 @@
+"""APPLY: what is plugged into a machine, at its birth and while it runs: one way for both.
+
+Nothing here follows a list of changes. What is wanted is compared with what QEMU has (``Record.plugged`` says with
+what it was plugged in); whatever is not wanted, or wanted otherwise, goes out; whatever is missing goes in. So coming
+again after a crash, or after somebody's hands were in between, is the same work.
+
+Each kind of thing is a module with the same five names:
+
+    SECTION             the part of the spec that declares it: a mapping by name
+    PREFIX              its ids in QEMU's device tree begin with it
+    part_of(…)          what of its declaration it is plugged in with: another part means out and in again
+    plug(live, name, part)      unplug(live, name, part)
+    is_whole(live, name)        whether what stands behind it on the host's side is well
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from types import ModuleType
+
+from reconciler.backends.qemu.plugging import agent, disks, forwards, nics
+from reconciler.backends.qemu.plugging.live import Live
+from reconciler.model import Json, Spec
+
+__all__ = ["Live", "assemble", "plug_missing", "unplug_unwanted"]
+
+KINDS: Sequence[ModuleType] = (disks, nics)
+"""In the order in which they are plugged in."""
+
+
+def assemble(live: Live) -> None:
+    """A machine that has not run yet gets everything it is to be born with."""
+    plug_missing(live)
+    agent.plug(live)
+
+
+def unplug_unwanted(live: Live, kept: frozenset[str] = frozenset()) -> None:
+    """Take out what is not wanted, or wanted otherwise. Raises Refused when the guest does not let go of it in time.
+
+    kept: names of own disks whose file may be used on; one that is not among them is to be made anew.
+    """
+    present = live.present()
+    for kind, name, id in _plugged(live):
+        stays = id in present and _is_as_wanted(live, kind, name) and (name in kept or not _is_own(live, kind, name))
+        if not stays and not _is_ignored(live.spec, kind.SECTION, name):
+            kind.unplug(live, name, live.record.plugged[id])
+            live.forget(id)
+
+
+def plug_missing(live: Live) -> None:
+    """Put in what is wanted and not there; then what goes through what is plugged in."""
+    present = live.present()
+    for kind in KINDS:
+        for name, part in _wanted(live, kind).items():
+            id = f"{kind.PREFIX}{name}"
+            if id in present or (live.booted and _is_ignored(live.spec, kind.SECTION, name)):
+                continue
+            live.remember(id, part)
+            kind.plug(live, name, part)
+    if live.booted:
+        disks.grow(live)
+        disks.order(live)
+    forwards.converge(live)
+
+
+def _wanted(live: Live, kind: ModuleType) -> dict[str, Json]:
+    return {name: kind.part_of(live, name, one) for name, one in kind.declared(live).items()}
+
+
+def _plugged(live: Live) -> Iterator[tuple[ModuleType, str, str]]:
+    """What is there according to the record, last plugged first."""
+    for kind in reversed(KINDS):
+        for id in list(live.record.plugged):
+            if id.startswith(kind.PREFIX):
+                yield kind, id.removeprefix(kind.PREFIX), id
+
+
+def _is_as_wanted(live: Live, kind: ModuleType, name: str) -> bool:
+    same = live.record.plugged[f"{kind.PREFIX}{name}"] == _wanted(live, kind).get(name)
+    return same and bool(kind.is_whole(live, name))
+
+
+def _is_own(live: Live, kind: ModuleType, name: str) -> bool:
+    return kind is disks and disks.is_own(live.spec, name)
+
+
+def _is_ignored(spec: Spec, section: str, name: str) -> bool:
+    """Whether the manifest leaves it to somebody else."""
+    paths = {str(path) for path in spec.get("ignore", ())}
+    return section in paths or f"{section}.{name}" in paths

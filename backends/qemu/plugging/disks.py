@@ -1,0 +1,134 @@
+"""APPLY: disks, plugged in and out, grown and put in order while the guest runs."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from reconciler.backends.qemu import machine
+from reconciler.backends.qemu.headers import check
+from reconciler.backends.qemu.machine import Drive
+from reconciler.backends.qemu.plugging.live import Live
+from reconciler.model import Json, Spec
+from reconciler.problems import Problem, Refused
+
+SECTION, PREFIX = "disks", "disk-"
+_SECTOR = 512
+_INTERNAL = "_"
+"""The machine's own drives (boot image, seed) begin with it: they come at birth and stay."""
+
+
+def declared(live: Live) -> Mapping[str, Drive]:
+    """The drives by name; a guest that runs keeps the internal ones that it was born with."""
+    internal = {drive.name for drive in live.drives if drive.name.startswith(_INTERNAL)}
+    born = {name for name in internal if not live.booted or f"{PREFIX}{name}" in live.record.plugged}
+    return {drive.name: drive for drive in live.drives if drive.name not in internal - born}
+
+
+def part_of(_live: Live, _name: str, drive: Drive) -> Json:
+    """Its file, the format, the right to write. It grows as it is."""
+    return {"file": str(drive.file), "format": drive.format, "readOnly": drive.read_only}
+
+
+def is_own(spec: Spec, name: str) -> bool:
+    """Whether its file belongs to the machine, and goes with it."""
+    disk = spec.get("disks", {}).get(name, {})
+    return bool(disk) and "disk" not in disk and "path" not in disk
+
+
+def is_whole(_live: Live, _name: str) -> bool:
+    """Its file is held open by QEMU itself."""
+    return True
+
+
+def plug(live: Live, name: str, _part: Json) -> None:
+    """Its file goes in as a descriptor, the nodes of QEMU's block graph on top of that, the device at last."""
+    drive = declared(live)[name]
+    monitor = live.monitor
+    _drop_nodes(live, drive.name)  # what a try that was cut off has left
+    with ExitStack() as stack:
+        handle = stack.enter_context(open_drive(drive, live.subject))
+        fdset = monitor.execute_with(handle, "add-fd", {})["fdset-id"]
+        backing = None
+        if drive.backing is not None:
+            base = stack.enter_context(opened(drive.backing, os.O_RDONLY, live.subject))
+            backing = monitor.execute_with(base, "add-fd", {})["fdset-id"]
+        for node in machine.block_nodes(drive, fdset, backing):
+            monitor.execute("blockdev-add", node)
+    # QEMU refuses a place in the boot order that another has: while the guest runs, ``order`` gives the places.
+    place = {} if live.booted else {"bootindex": live.drives.index(drive) + 1}
+    live.plug({**machine.disk_device(drive), **place})
+
+
+def unplug(live: Live, name: str, _part: Json) -> None:
+    """The device, then what was below it."""
+    live.unplug(f"{PREFIX}{name}")
+    _drop_nodes(live, name)
+
+
+def grow(live: Live) -> None:
+    """Have QEMU grow what is wanted bigger than it is; the guest sees it at once."""
+    nodes = {node["node-name"]: node for node in live.monitor.execute("query-named-block-nodes", {"flat": True})}
+    for drive in live.drives:
+        node = nodes.get(drive.node)
+        if node is not None and drive.size is not None and node["image"]["virtual-size"] < drive.size:
+            live.tell(f"growing {drive.name}")
+            size = -(-drive.size // _SECTOR) * _SECTOR
+            live.monitor.execute("block_resize", {"node-name": drive.node, "size": size})
+
+
+def order(live: Live) -> None:
+    """The order in which the firmware will try them when the guest boots next."""
+    present = live.present()
+    there = [(place, drive.device) for place, drive in enumerate(live.drives, 1) if drive.device in present]
+    paths = {device: f"/machine/peripheral/{device}" for _, device in there}
+    now = [live.monitor.execute("qom-get", {"path": path, "property": "bootindex"}) for path in paths.values()]
+    if now == [place for place, _ in there]:
+        return
+    for path in paths.values():  # a place has to be free before another can take it
+        live.monitor.execute("qom-set", {"path": path, "property": "bootindex", "value": -1})
+    for place, device in there:
+        live.monitor.execute("qom-set", {"path": paths[device], "property": "bootindex", "value": place})
+
+
+def _drop_nodes(live: Live, name: str) -> None:
+    """Take the disk's nodes out of the block graph, top first, and close its descriptors."""
+    nodes = live.monitor.execute("query-named-block-nodes", {"flat": True})
+    for wanted in (machine.node_name("disk", name), machine.node_name("base", name)):
+        found = next((node for node in nodes if node["node-name"] == wanted), None)
+        if found is None:
+            continue
+        live.monitor.execute("blockdev-del", {"node-name": wanted})
+        prefix, _, number = str(found["file"]).rpartition("/")
+        if prefix == "/dev/fdset" and number.isdigit():
+            live.monitor.execute("remove-fd", {"fdset-id": int(number)})
+
+
+@contextmanager
+def open_drive(drive: Drive, subject: str) -> Iterator[int]:
+    """A descriptor of the disk, as QEMU is to get it. Refused when it is no disk, or not the one it is said to be."""
+    # O_NONBLOCK: a pipe in place of a disk shall be refused, not waited for.
+    flags = (os.O_RDONLY if drive.read_only else os.O_RDWR) | os.O_NONBLOCK
+    with opened(drive.file, flags, subject) as handle:
+        kind = os.fstat(handle).st_mode
+        if not (stat.S_ISREG(kind) or stat.S_ISBLK(kind)):
+            raise Refused(Problem(f"{drive.file}: neither a file nor a block device", subject=subject))
+        if drive.foreign:
+            check(handle, drive.format, subject, f"disks.{drive.name}")
+        yield handle
+
+
+@contextmanager
+def opened(path: Path, flags: int, subject: str) -> Iterator[int]:
+    """A descriptor of ``path``, closed afterwards. Refused with the system's words."""
+    try:
+        handle = os.open(path, flags | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Refused(Problem(f"{path}: {error.strerror}", subject=subject)) from error
+    try:
+        yield handle
+    finally:
+        os.close(handle)

@@ -1,0 +1,108 @@
+"""APPLY: a QEMU whose machine is being put together or changed, and the three things done to it: look, plug, unplug."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from reconciler.backends.qemu.client import Monitor
+from reconciler.backends.qemu.folders import Folder
+from reconciler.backends.qemu.machine import Drive
+from reconciler.backends.qemu.records import Record, save
+from reconciler.model import Json, Spec
+from reconciler.ports import Tell
+from reconciler.problems import Problem, Refused
+
+LETTING_GO = 30.0
+"""Seconds that a guest may take to let go of a device."""
+_PERIPHERAL = "/machine/peripheral"
+_TAKEN = "not available"
+"""What QEMU says of a slot that holds something already."""
+_ALREADY = "already in the process of unplug"
+
+
+@dataclass(slots=True)
+class Live:
+    """One machine under our hands. The VM's lock is held, and the monitor is ours, while this lasts.
+
+    spec: as it is to become; drives: in boot order; booted: its CPUs have run, so that the guest has a say in it
+    """
+
+    folder: Folder
+    monitor: Monitor
+    record: Record
+    spec: Spec
+    drives: Sequence[Drive]
+    tell: Tell
+    booted: bool
+    _next_port: int = field(default=0)
+
+    @property
+    def subject(self) -> str:
+        """Whom problems are about."""
+        return self.record.id
+
+    def present(self) -> frozenset[str]:
+        """The ids of all devices that QEMU has."""
+        return frozenset(one["name"] for one in self.monitor.execute("qom-list", {"path": _PERIPHERAL}))
+
+    def remember(self, id: str, part: Json) -> None:
+        """Write down with what it is about to be plugged in."""
+        self.record = save(self.folder, self.record.but(plugged={**self.record.plugged, id: part}))
+
+    def forget(self, id: str) -> None:
+        """Write down that it is gone."""
+        rest = {key: part for key, part in self.record.plugged.items() if key != id}
+        self.record = save(self.folder, self.record.but(plugged=rest))
+
+    def plug(self, device: Mapping[str, Json]) -> None:
+        """``device_add`` on a free PCIe port. Refused when there is none, or when QEMU does not take the device."""
+        for port in self._ports():
+            try:
+                self.monitor.execute("device_add", {**device, "bus": port})
+            except Refused as error:
+                if _TAKEN not in error.problem.summary:
+                    raise
+            else:
+                return
+        what = f"{device['id']}: every PCIe port of the machine is taken"
+        raise Refused(Problem(what, subject=self.subject, hint="it gets more ports when it starts next: restart it"))
+
+    def unplug(self, id: str, patience: float = LETTING_GO) -> None:
+        """Ask for the device back, and wait until QEMU says that it is gone: asking alone is answered at once.
+
+        Refused after ``patience`` seconds; the guest may let go of it still, and the next pass will see.
+        """
+        if id not in self.present():
+            return
+        self.tell(f"unplugging {id}")
+        gone = self.monitor.execute_and_wait(
+            "device_del",
+            ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"),
+            patience,
+            {"id": id},
+            lambda event: event["data"].get("device") == id,
+            tolerate=_ALREADY,
+        )
+        if id in self.present():
+            why = "refuses to let go of it" if gone else f"did not let go of it within {patience:g} s"
+            hint = "does its system run, and take notice of devices that go? a restart takes it out for sure"
+            raise Refused(Problem(f"{id}: the guest {why}", subject=self.subject, hint=hint))
+
+    def _ports(self) -> Sequence[str]:
+        """Free root ports: by counting while nothing but us has had a hand in it, later by asking."""
+        if not self.booted:
+            self._next_port += 1
+            return (f"port{self._next_port - 1}",)
+        return free_ports(self.monitor.execute("query-pci"))
+
+
+def free_ports(buses: Sequence[Json]) -> list[str]:
+    """The root ports of ``query-pci``'s answer that hold nothing, as far as the guest's firmware has numbered them."""
+    return [
+        device["qdev_id"]
+        for device in buses[0]["devices"]
+        if device["qdev_id"].startswith("port")
+        and device.get("pci_bridge", {}).get("bus", {}).get("secondary")
+        and not device["pci_bridge"].get("devices")
+    ]
