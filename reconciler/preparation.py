@@ -6,6 +6,7 @@ A room of its own, so that ``validate`` imports nothing of the second half.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -57,9 +58,18 @@ def check_policy(desired: Mapping[ResourceId, Desired], documents: Sequence[Docu
 def surroundings() -> resolution.Surroundings:
     """The local files and LXD remotes that manifests may point at."""
     roots = policy.load().roots  # folders that the administrator opened are open to ``files: [{source}]``, too
-    return resolution.Surroundings(partial(manifest.read_payload, roots=roots), _stamp, manifest.read_remotes())
+    read = partial(manifest.read_payload, roots=roots)
+    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node)
 
 
 def _stamp(path: str) -> str:
     about = os.stat(path)
     return f"{about.st_size}-{about.st_mtime_ns}"
+
+
+def _node(path: str) -> str | None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return None
+    return "char" if stat.S_ISCHR(mode) else "block" if stat.S_ISBLK(mode) else None

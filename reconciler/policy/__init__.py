@@ -44,6 +44,8 @@ _BY_KIND: Mapping[str, Check] = {
 _INSIDE_FREE = frozenset(("Network", "Profile", "StoragePool", "Project", "Volume"))
 """What may do as it likes on a host that is inside of a VM; of a Container only its image is still looked at."""
 
+_CARRIED: Mapping[str, str] = {"Share": "share-", "Device": "device-", "PortForward": "port-"}
+
 
 def check(desired: Iterable[Desired], policy: Policy, documents: Iterable[Document] = ()) -> list[Problem]:
     """Everything that is wanted and not allowed, each with what the policy file would have to say.
@@ -71,11 +73,12 @@ def _wishes(wanted: Sequence[Desired], policy: Policy) -> Iterator[Wishes]:
     """Every resource that has been in front of the policy."""
     inside = {f"lxd/{name}" for name in hosts_inside(wanted)}
     bridges = frozenset(want.id.name for want in wanted if want.id.kind == "Network")
+    carried = frozenset(f"{_CARRIED[want.id.kind]}{want.id.name}" for want in wanted if want.id.kind in _CARRIED)
     for want in wanted:
         is_inside = want.backend in inside
         if want.id.kind not in _BY_KIND or (is_inside and want.id.kind in _INSIDE_FREE):
             continue
-        wishes = Wishes(want, policy, bridges, is_inside)
+        wishes = Wishes(want, policy, bridges, is_inside, carried)
         _BY_KIND[want.id.kind](wishes)
         yield wishes
 

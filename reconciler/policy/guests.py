@@ -19,7 +19,8 @@ def check_container(wishes: Wishes) -> None:
     if spec.get("nesting"):
         nesting(wishes, ("nesting",))
     check_config(wishes, spec.get("config", {}))
-    check_devices(wishes, spec.get("devices", {}))
+    raw = {name: one for name, one in spec.get("devices", {}).items() if name not in wishes.carried}
+    check_devices(wishes, raw)
 
 
 def check_machine(wishes: Wishes) -> None:

@@ -28,12 +28,14 @@ KERNELS = ("/boot", "/usr/lib", "/lib/modules", "/vmlinuz", "/initrd.img")
 @dataclass(slots=True)
 class Wishes:
     """bridges: of declared Networks; inside: on a host inside of a VM; refused: where, summary, hint;
+    carried: devices that stand for a declared Share, Device or PortForward, each of which is asked itself;
     looked: whether the host's files had to be looked at, which can be others tomorrow."""
 
     want: Desired
     policy: Policy
     bridges: frozenset[str] = frozenset()
     inside: bool = False
+    carried: frozenset[str] = frozenset()
     refused: list[tuple[Where, str, str]] = field(default_factory=list)
     looked: bool = False
 

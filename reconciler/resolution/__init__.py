@@ -1,7 +1,7 @@
 """RESOLVE: validated documents → {ResourceId: Desired}: references followed, defaults filled in, quantities as numbers.
 
-Pure: what it must know of the outside (local files, the user's LXD remotes) comes in as Surroundings. What is
-attached to a guest (Disk, Volume) becomes part of that guest's spec here, so that a plan shows it where it acts.
+Pure: what it must know of the outside (local files, the user's LXD remotes) comes in as Surroundings. What is attached
+to a guest (Disk, Volume, Share …) becomes part of that guest's spec here, so that a plan shows it where it acts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from collections.abc import Iterable, Mapping
 from reconciler.manifest import Document
 from reconciler.model import Desired, ResourceId
 from reconciler.problems import ManifestError
+from reconciler.resolution.attachments import ATTACH, device, port_forward, share
 from reconciler.resolution.guests import container, virtual_machine
 from reconciler.resolution.images import images
 from reconciler.resolution.infrastructure import host, network, plain
 from reconciler.resolution.scope import Scope, Surroundings
-from reconciler.resolution.storage import attach_all, disk, volume
+from reconciler.resolution.storage import attach_disk, attach_volume, disk, volume
 
 __all__ = ["Surroundings", "resolve"]
 
@@ -29,16 +30,19 @@ _BY_KIND = {
     "Volume": volume,
     "Disk": disk,
     "Host": host,
-    "Share": plain,
-    "Device": plain,
-    "PortForward": plain,
+    "Share": share,
+    "Device": device,
+    "PortForward": port_forward,
 }
+_ATTACH = {"Disk": attach_disk, "Volume": attach_volume, **ATTACH}
 
 
 def resolve(documents: Iterable[Document], surroundings: Surroundings) -> dict[ResourceId, Desired]:
     """All resources that the documents declare, in their resolved terms. Raises ManifestError with every problem."""
     scope = Scope.of(documents, surroundings)
-    attach_all(scope)
+    for id, document in scope.documents.items():  # before the guests themselves are resolved
+        if id.kind in _ATTACH:
+            _ATTACH[id.kind](scope, document)
     found = [_BY_KIND[id.kind](scope, document) for id, document in scope.documents.items() if id.kind in _BY_KIND]
     found += images(scope)  # last: by now it is known which hosts need which image
     desired = {one.id: one for one in found}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from reconciler.manifest import Document
-from reconciler.model import Desired, ResourceId
+from reconciler.model import MOST_PLUGGED, Desired, ResourceId
 from reconciler.resolution.images import image_reference
 from reconciler.resolution.infrastructure import device_references, raw_config, raw_devices
 from reconciler.resolution.scope import Scope, document_id
@@ -18,7 +18,7 @@ _RUN_TIMEOUT = 60
 
 
 def container(scope: Scope, document: Document) -> Desired:
-    """A Container, with the volumes attached to it among its devices."""
+    """A Container, with what is attached to it among its devices."""
     spec = scope.spec(document)
     spec.pop("host", None)
     id, host = document_id(document), scope.host_of(document)
@@ -29,10 +29,10 @@ def container(scope: Scope, document: Document) -> Desired:
         needs |= {image} if image else set()
     if "config" in spec:
         spec["config"] = raw_config(spec["config"])
-    attached = scope.attached_volumes.get(id, {})
+    attached = scope.attached.get(id, {}).get("devices", {})
     if attached or "devices" in spec:
         spec["devices"] = {**raw_devices(spec.get("devices") or {}), **attached}
-    needs |= {ResourceId("Volume", device["source"]) for device in attached.values()}
+    needs |= {ResourceId("Volume", one["source"]) for name, one in attached.items() if name.startswith("volume-")}
     referred = {ResourceId("Profile", name) for name in spec.get("profiles") or ()}
     referred |= device_references(spec.get("devices") or {})
     declared = {one for one in referred if scope.declared_on(host, one)}
@@ -40,7 +40,7 @@ def container(scope: Scope, document: Document) -> Desired:
 
 
 def virtual_machine(scope: Scope, document: Document) -> Desired:
-    """A VirtualMachine, with the Disks attached to it behind its own."""
+    """A VirtualMachine, with what is attached to it: Disks behind its own."""
     spec = scope.spec(document)
     id = document_id(document)
     payload = _common(scope, document, spec)
@@ -48,7 +48,8 @@ def virtual_machine(scope: Scope, document: Document) -> Desired:
     if "boot" in spec:
         spec["boot"] = _boot(scope, document, spec["boot"], needs)
     disks = {one["name"]: _disk(scope, document, index, one, needs) for index, one in enumerate(spec.pop("disks", ()))}
-    attached = scope.attached_disks.get(id, {})
+    parts = dict(scope.attached.get(id, {}))
+    attached = parts.pop("disks", {})
     if both := sorted(set(disks) & set(attached)):
         scope.problem(document, ("spec", "disks"), f'disks: "{both[0]}" is also the name of a Disk attached to it')
     needs |= {ResourceId("Disk", name) for name in attached}
@@ -58,7 +59,18 @@ def virtual_machine(scope: Scope, document: Document) -> Desired:
         spec["nics"] = {nic["name"]: _nic(nic) for nic in spec["nics"]}
         bridges = {ResourceId("Network", nic["bridge"]) for nic in spec["nics"].values() if "bridge" in nic}
         needs |= {bridge for bridge in bridges if bridge in scope.documents}
+    spec |= parts
+    _refuse_crowd(scope, document, spec)
     return scope.desired(document, spec, needs, (), payload)
+
+
+def _refuse_crowd(scope: Scope, document: Document, spec: Mapping[str, Any]) -> None:
+    """Each thing that is plugged in takes a port, and so do the agent's channel and what memory grows by."""
+    plugged = sum(len(spec.get(part, ())) for part in ("disks", "nics", "shares", "devices")) + 2
+    if plugged > MOST_PLUGGED:
+        most = MOST_PLUGGED - 2
+        summary = f"a machine takes at most {most} disks, network cards, shares and devices, not {plugged - 2}"
+        scope.problem(document, ("metadata", "name"), summary, "share one folder that holds the others")
 
 
 def _common(scope: Scope, document: Document, spec: dict[str, Any]) -> dict[str, bytes]:

@@ -26,16 +26,19 @@ class Surroundings:
     read:    (path, folder of the manifest, …) → contents of a file for ``files``; ManifestError when it cannot be had
     stamp:   absolute path → something that changes when the local file changes; OSError when it is not there
     remotes: the LXD client's remotes: name → {server, protocol}
+    node:    absolute path → what sort of device node it is, ``char`` or ``block``; None when it is none, or not there
     """
 
     read: Callable[[str, str], bytes]
     stamp: Callable[[str], str]
     remotes: Mapping[str, Mapping[str, str]]
+    node: Callable[[str], str | None] = lambda _path: None
 
 
 @dataclass(slots=True)
 class Scope:
-    """One resolution. attached_disks / attached_volumes: guest → what its Disks and Volumes add to its spec;
+    """One resolution. attached: guest → part of its spec → what Disks, Shares … add there, by name;
+    mounted: guest → its paths that are taken, and by what;
     image_hosts: image → the hosts that need it; identities: image → the digest of its source, once it was computed."""
 
     documents: dict[ResourceId, Document]
@@ -44,8 +47,8 @@ class Scope:
     image_hosts: dict[str, set[str]] = field(default_factory=dict)
     identities: dict[str, str] = field(default_factory=dict)
     inline_images: dict[str, tuple[str, Mapping[str, Any], Document]] = field(default_factory=dict)
-    attached_disks: dict[ResourceId, dict[str, dict[str, Any]]] = field(default_factory=dict)
-    attached_volumes: dict[ResourceId, dict[str, dict[str, str]]] = field(default_factory=dict)
+    attached: dict[ResourceId, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
+    mounted: dict[ResourceId, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, documents: Iterable[Document], surroundings: Surroundings) -> Scope:
@@ -60,11 +63,16 @@ class Scope:
         subject = str(document_id(document)) if document is not None else None
         self.problems.append(Problem(summary, mark, subject, hint=hint))
 
+    def attach(self, guest: ResourceId, part: str, name: str, entry: dict[str, Any]) -> None:
+        """Add an entry to a part of the guest's spec (``disks``, ``devices`` …)."""
+        self.attached.setdefault(guest, {}).setdefault(part, {})[name] = entry
+
     def spec(self, document: Document) -> dict[str, Any]:
         """The spec with the schema's defaults filled in, and what is common to all kinds brought into form."""
         spec = {**schema.defaults(document.data["kind"]), **(document.data.get("spec") or {})}
-        if not spec.get("protect", True):
-            del spec["protect"]
+        for switch in ("protect", "tpm"):  # what is off is not there
+            if not spec.get(switch, True):
+                del spec[switch]
         return spec
 
     def refer(self, document: Document, path: Sequence[str | int], id: ResourceId) -> Document | None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from reconciler.manifest import Document
 from reconciler.model import Desired, ResourceId
+from reconciler.resolution.attachments import claim_path
 from reconciler.resolution.infrastructure import raw_config
 from reconciler.resolution.scope import Scope, document_id
 
@@ -37,39 +35,32 @@ def volume(scope: Scope, document: Document) -> Desired:
     return scope.desired(document, spec, (), (pool,))
 
 
-def attach_all(scope: Scope) -> None:
-    """Note at every guest what is attached to it, before the guests themselves are resolved."""
-    for id, document in scope.documents.items():
-        spec = scope.spec(document)
-        if id.kind == "Disk" and "attachTo" in spec:
-            _attach_disk(scope, document, id, spec)
-        elif id.kind == "Volume":
-            for index, one in enumerate(spec.get("attachTo") or ()):
-                _attach_volume(scope, document, id, spec, one, ("spec", "attachTo", index))
-
-
-def _attach_disk(scope: Scope, document: Document, id: ResourceId, spec: Mapping[str, Any]) -> None:
+def attach_disk(scope: Scope, document: Document) -> None:
+    """Add it to its machine."""
+    spec, name = scope.spec(document), document_id(document).name
+    if "attachTo" not in spec:
+        return
     guest = scope.reference(document, ("spec", "attachTo"), spec["attachTo"], ("VirtualMachine",))
-    if guest is not None:
-        added = {"disk": id.name, "format": spec.get("format", "qcow2"), "readOnly": bool(spec.get("readOnly", False))}
-        scope.attached_disks.setdefault(guest, {})[id.name] = added
-
-
-def _attach_volume(
-    scope: Scope,
-    document: Document,
-    id: ResourceId,
-    spec: Mapping[str, Any],
-    one: Mapping[str, Any],
-    path: Sequence[str | int],
-) -> None:
-    guest = scope.reference(document, (*path, "target"), one["target"], ("Container",))
     if guest is None:
         return
-    if scope.host_of(scope.documents[guest]) != scope.host_of(document):
-        scope.problem(
-            document, (*path, "target"), f"target: {guest} lives on another host than {document_id(document)}"
-        )
-        return
-    device = {"type": "disk", "pool": spec["pool"], "source": id.name, "path": one["path"]}
-    scope.attached_volumes.setdefault(guest, {})[f"volume-{id.name}"] = device
+    added = {"disk": name, "format": spec.get("format", "qcow2"), "readOnly": bool(spec.get("readOnly", False))}
+    if "mount" in spec:
+        claim_path(scope, document, ("spec", "mount"), guest, spec["mount"])
+        added["mount"] = spec["mount"]
+    scope.attach(guest, "disks", name, added)
+
+
+def attach_volume(scope: Scope, document: Document) -> None:
+    """Add it to every container that mounts it."""
+    id, spec = document_id(document), scope.spec(document)
+    for index, one in enumerate(spec.get("attachTo") or ()):
+        place = ("spec", "attachTo", index)
+        guest = scope.reference(document, (*place, "target"), one["target"], ("Container",))
+        if guest is None:
+            continue
+        if scope.host_of(scope.documents[guest]) != scope.host_of(document):
+            scope.problem(document, (*place, "target"), f"target: {guest} lives on another host than {id}")
+            continue
+        claim_path(scope, document, (*place, "path"), guest, one["path"])
+        device = {"type": "disk", "pool": spec["pool"], "source": id.name, "path": one["path"]}
+        scope.attach(guest, "devices", f"volume-{id.name}", device)

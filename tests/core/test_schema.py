@@ -161,6 +161,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "firmware": "bios",
         "guestAgent": True,
         "restart": "never",
+        "tpm": False,
     }
     assert dict(schema.defaults("Network")) == lxd | {"type": "bridge"}
     assert dict(schema.defaults("Volume")) == lxd | {"pool": "default", "deletionPolicy": "retain"}
