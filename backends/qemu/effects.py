@@ -38,6 +38,7 @@ _VIRTUAL_MACHINE = {
     "files.**": Rule(Effect.LIVE, "put into the running guest"),
     "run.**": Rule(Effect.LIVE, "commands whose moment has come are run"),
     "restart": Rule(Effect.LIVE, "watch mode will act on it; this version records it"),
+    "tpm": Rule(Effect.RESTART, "a TPM is plugged in before the guest boots"),
     "lxd": Rule(Effect.LIVE, "says only that the guest hosts LXD"),
     "metadata.name": Rule(Effect.RESTART, "the machine's identity is part of its QEMU"),
 }
