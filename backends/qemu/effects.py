@@ -6,7 +6,9 @@ from reconciler.effects import Rule, Table
 from reconciler.model import Effect
 
 _AT_START = "QEMU takes it only when it starts"
-_PLUGGED = "disks are plugged in before the guest boots; a disk of the VM's own that is taken out is deleted"
+_DISK_LIVE = "plugged in and out while the guest runs; it has to unmount first what it has mounted"
+_NIC_LIVE = "plugged in and out while the guest runs; the guest has to bring a new one up"
+_FORWARD = "QEMU begins or ends to listen; connections that stand go on"
 _GONE = "the guest's own disk is made anew from the new image"
 
 _VIRTUAL_MACHINE = {
@@ -23,16 +25,20 @@ _VIRTUAL_MACHINE = {
     "boot.kernel": Rule(Effect.RESTART, "a kernel is loaded when the guest boots"),
     "boot.initrd": Rule(Effect.RESTART, "a kernel is loaded when the guest boots"),
     "boot.commandLine": Rule(Effect.RESTART, "a kernel is loaded when the guest boots"),
-    "disks": Rule(Effect.RESTART, _PLUGGED),
-    "disks.*": Rule(Effect.RESTART, _PLUGGED),
+    "disks": Rule(Effect.LIVE, _DISK_LIVE),
+    "disks.*": Rule(Effect.LIVE, _DISK_LIVE, plugs=True),
     "disks.*.image": Rule(Effect.REPLACE, _GONE),
     "disks.*.image.**": Rule(Effect.REPLACE, _GONE),
-    "disks.*.size": Rule(Effect.RESTART, "the disk grows while the guest is down", smaller=Effect.IMPOSSIBLE),
-    "disks.*.path": Rule(Effect.RESTART, "disks are plugged in before the guest boots"),
-    "disks.*.disk": Rule(Effect.RESTART, "disks are plugged in before the guest boots"),
+    "disks.*.size": Rule(Effect.LIVE, "the disk grows while the guest uses it", smaller=Effect.IMPOSSIBLE),
+    "disks.*.path": Rule(Effect.LIVE, _DISK_LIVE),
+    "disks.*.disk": Rule(Effect.LIVE, _DISK_LIVE),
     "disks.*.format": Rule(Effect.REPLACE, "a disk keeps the format that it was made in"),
-    "disks.*.readOnly": Rule(Effect.RESTART, "disks are plugged in before the guest boots"),
-    "nics.**": Rule(Effect.RESTART, "network cards are plugged in before the guest boots"),
+    "disks.*.readOnly": Rule(Effect.LIVE, _DISK_LIVE),
+    "bootOrder": Rule(Effect.LIVE, "the firmware goes by it when the guest boots next"),
+    "nics": Rule(Effect.LIVE, _NIC_LIVE),
+    "nics.*": Rule(Effect.LIVE, _NIC_LIVE, plugs=True),
+    "nics.*.**": Rule(Effect.LIVE, "unplugged and plugged in again: the guest sees a new network card"),
+    "forwards.**": Rule(Effect.LIVE, _FORWARD),
     "guestAgent": Rule(Effect.RESTART, "the agent's channel is plugged in before the guest boots"),
     "cloudInit.**": Rule(Effect.RESTART, "cloud-init reads its seed when the guest boots"),
     "files.**": Rule(Effect.LIVE, "put into the running guest"),

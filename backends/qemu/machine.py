@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import UUID, uuid5
@@ -250,11 +250,18 @@ def drives_of(spec: Spec, record: Record, folder: Folder, stored: Mapping[str, t
     """Every disk in boot order. ``stored``: Disk name → its file and format."""
     boot = record.images.get(BOOT)
     drives = [_overlay(BOOT, boot, {}, folder)] if boot and boot.get("format") else []
-    for name, disk in spec.get("disks", {}).items():
-        drives.append(_drive(name, disk, record, folder, stored))
+    disks = spec.get("disks", {})
+    for name in sorted(disks, key=_place(spec)):
+        drives.append(_drive(name, disks[name], record, folder, stored))
     if "cloudInit" in spec:
         drives.append(Drive("_seed", folder.seed, "raw", read_only=True))
     return drives
+
+
+def _place(spec: Spec) -> Callable[[str], int]:
+    """Where a disk stands in the boot order; records keep no order of mappings, so it is a field of its own."""
+    order = list(spec.get("bootOrder", ()))
+    return lambda name: order.index(name) if name in order else len(order)
 
 
 def _drive(name: str, disk: Spec, record: Record, folder: Folder, stored: Mapping[str, tuple[Path, str]]) -> Drive:

@@ -8,24 +8,26 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from reconciler.backends.qemu import process, records
+from reconciler.backends.qemu.aspects import REQUIRED, Command, Reading, View, files, questions, read
+from reconciler.backends.qemu.aspects.disks import size_of
 from reconciler.backends.qemu.disks import header_of
 from reconciler.backends.qemu.folders import Folder
-from reconciler.backends.qemu.machine import BOOT, Drive, drives_of, mac_of, memory_size
+from reconciler.backends.qemu.machine import BOOT, drives_of
 from reconciler.backends.qemu.provision import due_files
 from reconciler.backends.qemu.records import Record
 from reconciler.model import QEMU, Condition, Json, Observed, Power, ResourceId
-from reconciler.problems import BackendError, Problem, Refused, Unreachable
+from reconciler.problems import BackendError, Problem, Unreachable
 
-Command = tuple[str, Mapping[str, Json]]
 PATIENCE = 5.0
 """Seconds for one VM to answer everything; all are asked at the same time."""
-_SECTOR = 512
-_FAMILIES = {"q35": "pc-q35-"}
+_AGENTS = 16
+_AGENT_PATIENCE = 1.0
+"""Seconds for an agent to show that it listens: one that does answers in milliseconds."""
 _POWERS = {
     "running": Power.RUNNING,
     "paused": Power.PAUSED,
@@ -33,26 +35,17 @@ _POWERS = {
     "prelaunch": Power.STOPPED,
     "shutdown": Power.STOPPED,
 }
-_BASICS: tuple[Command, ...] = (
-    ("query-status", {}),
-    ("query-uuid", {}),
-    ("query-kvm", {}),
-    ("query-cpus-fast", {}),
-    ("query-hotpluggable-cpus", {}),
-    ("query-memory-size-summary", {}),
-    ("query-named-block-nodes", {"flat": True}),
-    ("qom-get", {"path": "/machine", "property": "type"}),
-    ("qom-list", {"path": "/machine/peripheral"}),
-)
+_BASICS: Mapping[str, Command] = {"status": ("query-status", {}), "uuid": ("query-uuid", {})}
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One VM, before it is put into words: answers in the order of _BASICS, then the NICs' addresses."""
+    """One VM, before it is put into words: what its monitor said, why it said nothing, or None when there is none."""
 
     folder: Folder
     record: Record
-    answers: Sequence[Json | BackendError] | BackendError | None
+    answers: Mapping[str, Any] | BackendError | None
+    word: Mapping[str, bytes] | None = None
 
     @property
     def alive(self) -> bool:
@@ -75,9 +68,13 @@ def observe(folders: Sequence[Folder], stored: Mapping[str, tuple[Path, str]]) -
                 live[folder.name] = (folder, record)
         except Unreachable as error:
             found.append(_unknown(folder, None, error))
-    answers = _ask({name: (one[0].qmp, _questions(one[1])) for name, one in live.items()})
+    words = _words({name: (folder, wanted) for name, (folder, record) in live.items() if (wanted := files(record))})
+    asked = {name: {**_BASICS, **questions(record)} for name, (_, record) in live.items()}
+    answers = _ask({name: (folder.qmp, list(asked[name].values())) for name, (folder, _) in live.items()})
     for name, (folder, record) in live.items():
-        found.append(_put(Seen(folder, record, answers[name]), stored))
+        said = answers[name]
+        named = said if isinstance(said, BackendError) else dict(zip(asked[name], said, strict=True))
+        found.append(_put(Seen(folder, record, named, words.get(name)), stored))
     return found
 
 
@@ -91,12 +88,25 @@ def _ask(
     return ask_many(questions, PATIENCE)
 
 
-def _questions(record: Record) -> list[Command]:
-    nics = (record.applied or {}).get("nics", {})
-    return [
-        *_BASICS,
-        *(("qom-get", {"path": f"/machine/peripheral/nic-{nic}", "property": "mac"}) for nic in nics),
-    ]
+def _words(wanted: Mapping[str, tuple[Folder, Sequence[str]]]) -> dict[str, Mapping[str, bytes]]:
+    """What the guests themselves say, asked of all agents at the same time; nothing of those that keep silent."""
+    if not wanted:
+        return {}
+    from concurrent.futures import ThreadPoolExecutor  # for the few machines with something that only a guest can tell
+
+    with ThreadPoolExecutor(min(len(wanted), _AGENTS)) as pool:
+        said = pool.map(lambda one: _word(*one), wanted.values())
+        return {name: word for name, word in zip(wanted, said, strict=True) if word is not None}
+
+
+def _word(folder: Folder, paths: Sequence[str]) -> Mapping[str, bytes] | None:
+    from reconciler.backends.qemu.agent import Agent
+
+    try:
+        with Agent(folder.agent, f"VirtualMachine/{folder.name}", _AGENT_PATIENCE) as agent:
+            return {path: agent.read_file(path) for path in paths}
+    except BackendError:
+        return None
 
 
 def _put(seen: Seen, stored: Mapping[str, tuple[Path, str]]) -> Observed:
@@ -105,19 +115,15 @@ def _put(seen: Seen, stored: Mapping[str, tuple[Path, str]]) -> Observed:
         if process.find(folder, record) is None:  # it ended while it was asked
             return _put(Seen(folder, record, None), stored)
         return _unknown(folder, record, seen.answers)
-    power, spec = (Power.STOPPED, _declared(record)) if seen.answers is None else _live(seen)
-    if isinstance(spec, BackendError):
-        return _unknown(folder, record, spec)
     if seen.answers is None:
+        spec = _declared(record)
         spec["disks"] = _disks_at_rest(record, folder, spec.get("disks", {}), stored)
-    if not spec.get("disks"):
-        spec.pop("disks", None)
-    return _observed(folder, record, power, spec)
+        return _observed(folder, record, Power.STOPPED, Reading(spec))
+    return _live(seen, seen.answers)
 
 
-def _observed(
-    folder: Folder, record: Record, power: Power | None, spec: dict[str, Any], *conditions: Condition
-) -> Observed:
+def _observed(folder: Folder, record: Record, power: Power | None, reading: Reading) -> Observed:
+    spec = {field: value for field, value in reading.spec.items() if value is not None and value != {}}
     shown = json.dumps([record.environment, record.pending, record.applied, power, spec], sort_keys=True)
     revision = hashlib.sha256(shown.encode()).hexdigest()
     return Observed(
@@ -131,7 +137,9 @@ def _observed(
         applied=record.applied,
         pending=record.pending or _left_over(record, power),
         needs=_needs(record),
-        conditions=conditions,
+        conditions=reading.conditions,
+        rules=reading.rules,
+        room=reading.room,
     )
 
 
@@ -148,7 +156,7 @@ def _unknown(folder: Folder, record: Record | None, error: BackendError) -> Obse
     """It is there, and what it does is not known: nothing may be done to it, least of all a second QEMU."""
     condition = Condition("Answering", False, type(error).__name__, error.problem.summary)
     if record is not None:
-        return _observed(folder, record, None, _declared(record), condition)
+        return _observed(folder, record, None, Reading(_declared(record), conditions=(condition,)))
     id = ResourceId("VirtualMachine", folder.name)
     return Observed(id, QEMU, {}, None, owned=False, conditions=(condition,))
 
@@ -167,81 +175,18 @@ def _declared(record: Record) -> dict[str, Any]:
     return spec
 
 
-def _live(seen: Seen) -> tuple[Power, dict[str, Any] | BackendError]:
+def _live(seen: Seen, answers: Mapping[str, Any]) -> Observed:
     """What QEMU says of itself, in the manifest's words."""
-    assert isinstance(seen.answers, Sequence)
-    refused = [answer for answer in seen.answers[: len(_BASICS)] if isinstance(answer, BackendError)]
-    if refused:
-        return Power.ERROR, refused[0]
-    status, uuid, kvm, cpus, slots, memory, nodes, kind, peripheral = seen.answers[: len(_BASICS)]
-    if uuid["UUID"] != seen.record.uuid:
-        return Power.ERROR, _stranger(seen.record)
-    spec = _declared(seen.record)
-    spec["machine"] = _machine(kind, str(spec.get("machine", "q35")))
-    spec["accelerator"] = _accelerator(kvm, str(spec.get("accelerator", "auto")))
-    spec["cpuModel"] = str(slots[0]["type"]).removesuffix("-x86_64-cpu")
-    spec["cpus"] = {**spec.get("cpus", {}), "count": len(cpus)}
-    spec["memory"] = _memory(memory["base-memory"] + memory["plugged-memory"], spec.get("memory", {}))
-    devices = {device["name"]: device["type"] for device in peripheral}
-    spec["guestAgent"] = "agent" in devices
-    spec["disks"] = live_disks(spec.get("disks", {}), devices, nodes)
-    macs = dict(zip(spec.get("nics", {}), seen.answers[len(_BASICS) :], strict=True))
-    spec["nics"] = _live_nics(seen.record, spec.get("nics", {}), devices, macs)
-    if not spec["nics"]:
-        del spec["nics"]
-    return _POWERS.get(status["status"], Power.ERROR), spec
-
-
-def _memory(size: int, declared: Mapping[str, int]) -> dict[str, int]:
-    """As declared, when that is what QEMU rounds it to."""
-    same = memory_size(declared.get("size", 0)) == size
-    return {**declared, "size": declared["size"] if same else size}
-
-
-def _size(found: int, declared: int) -> int:
-    """Disks count in sectors."""
-    return declared if -(-declared // _SECTOR) * _SECTOR == found else found
-
-
-def _machine(kind: str, declared: str) -> str:
-    """``pc-q35-7.2-machine`` is what ``q35`` stood for when the machine was started."""
-    version = kind.removesuffix("-machine")
-    family = _FAMILIES.get(declared)
-    return declared if family and version.startswith(family) else version
-
-
-def _accelerator(kvm: Mapping[str, bool], declared: str) -> str:
-    return declared if declared == "auto" else "kvm" if kvm["enabled"] else "tcg"
-
-
-def live_disks(declared: Mapping[str, Any], devices: Mapping[str, str], nodes: Sequence[Any]) -> dict[str, Any]:
-    """The declared disks that are plugged in, with the size and the right to write that they really have."""
-    by_name = {node["node-name"]: node for node in nodes}
-    disks: dict[str, Any] = {}
-    for name, disk in declared.items():
-        drive = Drive(name, Path(), "raw")
-        node = by_name.get(drive.node)
-        if node is None or devices.get(drive.device) != "child<virtio-blk-pci>":
-            continue
-        disks[name] = {**disk, "readOnly": node["ro"]}
-        if "size" in disk:
-            disks[name]["size"] = _size(node["image"]["virtual-size"], disk["size"])
-    return disks
-
-
-def _live_nics(
-    record: Record, declared: Mapping[str, Any], devices: Mapping[str, str], macs: Mapping[str, Json | BackendError]
-) -> dict[str, Any]:
-    nics: dict[str, Any] = {}
-    for name, nic in declared.items():
-        kind = devices.get(f"nic-{name}")
-        if kind is None:
-            continue
-        nics[name] = {**nic, "model": kind.removeprefix("child<").removesuffix(">")}
-        mac = macs[name]
-        if not isinstance(mac, Refused) and ("mac" in nic or mac != mac_of(record.birth, name, nic)):
-            nics[name]["mac"] = mac
-    return nics
+    record = seen.record
+    basic = {**_BASICS, **dict.fromkeys(REQUIRED)}
+    if refused := next((answers[key] for key in basic if isinstance(answers[key], BackendError)), None):
+        return _unknown(seen.folder, record, refused)
+    if answers["uuid"]["UUID"] != record.uuid:
+        return _unknown(seen.folder, record, _stranger(record))
+    spec = _declared(record)
+    reading = read(View(seen.folder, record, spec, answers, seen.word))
+    power = _POWERS.get(answers["status"]["status"], Power.ERROR)
+    return _observed(seen.folder, record, power, replace(reading, spec={**spec, **reading.spec}))
 
 
 def _disks_at_rest(
@@ -257,7 +202,7 @@ def _disks_at_rest(
             header = header_of(drives[name].file)
         except OSError:
             continue
-        disks[name] = {**disk, "size": _size(header.size, disk["size"])} if "size" in disk else disk
+        disks[name] = {**disk, "size": size_of(header.size, disk["size"])} if "size" in disk else disk
     return disks
 
 

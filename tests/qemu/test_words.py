@@ -11,8 +11,9 @@ import pycdlib
 import pytest
 
 from reconciler import schema
-from reconciler.backends.qemu import accelerator, checkup, machine, observe, readiness, records, seed
+from reconciler.backends.qemu import accelerator, checkup, machine, readiness, records, seed
 from reconciler.backends.qemu.agent import Finished
+from reconciler.backends.qemu.aspects.disks import live_disks
 from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.folders import folder_of, locked
 from reconciler.backends.qemu.records import Process, Record
@@ -43,7 +44,7 @@ def test_block_node_names_fit_and_differ() -> None:
     ("path", "old", "new", "effect"),
     [
         ("disks.a.size", 2, 1, Effect.IMPOSSIBLE),
-        ("disks.a.size", 1, 2, Effect.RESTART),
+        ("disks.a.size", 1, 2, Effect.LIVE),
         ("disks.a.image.identity", "a", "b", Effect.REPLACE),
         ("boot.image.identity", "a", "b", Effect.REPLACE),
         ("boot.commandLine", "a", "b", Effect.RESTART),
@@ -211,10 +212,10 @@ def test_a_file_that_is_no_kernel_proves_nothing(tmp_path: Path) -> None:
 def test_the_right_to_write_is_what_qemu_says(read_only: bool) -> None:
     drive = machine.Drive("a", Path(), "raw")
     node = {"node-name": drive.node, "ro": read_only, "image": {"virtual-size": 512}}
-    devices = {drive.device: "child<virtio-blk-pci>"}
+    devices = {drive.device: "virtio-blk-pci"}
     declared = {"a": {"size": 512, "readOnly": not read_only}}
-    assert observe.live_disks(declared, devices, [node]) == {"a": {"size": 512, "readOnly": read_only}}
-    assert observe.live_disks(declared, {}, [node]) == {}
+    assert live_disks(declared, devices, [node]) == {"a": {"size": 512, "readOnly": read_only}}
+    assert live_disks(declared, {}, [node]) == {}
 
 
 def test_listening_ports() -> None:

@@ -73,7 +73,7 @@ def ask(monitor: Monitor, line: str) -> str:
     return str(monitor.execute("human-monitor-command", {"command-line": line}))
 
 
-def seen(said: str, declared: Mapping[str, Spec], plugged: Mapping[str, Json]) -> dict[str, Json]:
+def seen(said: str, declared: Mapping[str, Spec]) -> dict[str, Json]:
     """The declared forwards that QEMU has."""
     there = {rule for rules in forwards(said).values() for rule in rules}
     return {name: dict(one) for name, one in declared.items() if rule_of(name, one, "") in there}
