@@ -1,4 +1,4 @@
-"""APPLY, before anything is touched: which machines, CPU models and network cards the installed QEMU knows.
+"""APPLY, before anything is touched: which machines, CPU models, network cards and devices the installed QEMU knows.
 
 Read from its own ``help`` texts, which take it 20 ms each, by a QEMU that has no right to anything.
 """
@@ -19,6 +19,7 @@ from reconciler.problems import Problem, Refused
 _NOBODY = 0x6FFFFFFD
 _TIMEOUT = 20.0
 _DEVICE = re.compile(r'name "([^"]+)", bus PCI(?:, alias "([^"]+)")?')
+_NAMES = re.compile(r'^name "([^"]+)"(?:.*, alias "([^"]+)")?', re.MULTILINE)
 _NO_CARDS = frozenset({"rocker", "pvrdma"})
 """Listed among network devices, yet they take no network of ours."""
 
@@ -30,6 +31,7 @@ class Capabilities:
     machines: frozenset[str]
     processors: frozenset[str]
     cards: frozenset[str]
+    devices: frozenset[str]
 
 
 def capabilities() -> Capabilities:
@@ -38,13 +40,26 @@ def capabilities() -> Capabilities:
     return _ask(str(program), program.stat().st_mtime_ns)
 
 
+def device_help(driver: str) -> str:
+    """What it says of one driver's options; asked once for each version of its file."""
+    program = Path(find_program()).resolve()
+    return _ask_device(str(program), program.stat().st_mtime_ns, driver)
+
+
 @lru_cache(maxsize=4)
 def _ask(program: str, _changed: int) -> Capabilities:
+    devices = _help(program, "-device")
     return Capabilities(
         parse_machines(_help(program, "-machine")),
         parse_processors(_help(program, "-cpu")),
-        parse_cards(_help(program, "-device")),
+        parse_cards(devices),
+        parse_devices(devices),
     )
+
+
+@lru_cache(maxsize=64)
+def _ask_device(program: str, _changed: int, driver: str) -> str:
+    return _help(program, "-device", f"{driver},help")
 
 
 def parse_machines(text: str) -> frozenset[str]:
@@ -66,9 +81,14 @@ def parse_cards(text: str) -> frozenset[str]:
     return frozenset(names - _NO_CARDS)
 
 
-def _help(program: str, option: str) -> str:
+def parse_devices(text: str) -> frozenset[str]:
+    """Every device of every section, under each of its names."""
+    return frozenset(name for found in _NAMES.findall(text) for name in found if name)
+
+
+def _help(program: str, option: str, what: str = "help") -> str:
     user = _NOBODY if os.geteuid() == 0 else None
-    command = [program, "-nodefaults", "-no-user-config", "-display", "none", "-sandbox", SANDBOX, option, "help"]
+    command = [program, "-nodefaults", "-no-user-config", "-display", "none", "-sandbox", SANDBOX, option, what]
     try:
         done = subprocess.run(
             command,
@@ -82,5 +102,5 @@ def _help(program: str, option: str) -> str:
             extra_groups=None if user is None else [],
         )
     except subprocess.TimeoutExpired as error:
-        raise Refused(Problem(f"{program} {option} help took longer than {_TIMEOUT:g} s")) from error
+        raise Refused(Problem(f"{program} {option} {what} took longer than {_TIMEOUT:g} s")) from error
     return done.stdout if done.returncode == 0 else ""
