@@ -225,7 +225,7 @@ class _Pass:
         record = take_images(folder, record, spec, store, self.tell)
         drives = drives_of(spec, record, folder, store.locate(spec))
         with Monitor(folder.qmp, record.id) as monitor:
-            live = Live(folder, monitor, record, spec, drives, self.tell, booted=True)
+            live = Live(folder, monitor, record, spec, drives, self.tell, True, self.machines.grace.device)
             unplug_unwanted(live, kept)
             record = drop_disks(folder, live.record, spec)
             live.record = save(folder, record.but(applied=spec))

@@ -37,7 +37,7 @@ _VIRTUAL_MACHINE = {
     "bootOrder": Rule(Effect.LIVE, "the firmware goes by it when the guest boots next"),
     "nics": Rule(Effect.LIVE, _NIC_LIVE),
     "nics.*": Rule(Effect.LIVE, _NIC_LIVE, plugs=True),
-    "nics.*.**": Rule(Effect.LIVE, "unplugged and plugged in again: the guest sees a new network card"),
+    "nics.*.*": Rule(Effect.LIVE, "unplugged and plugged in again: the guest sees a new network card"),
     "forwards.**": Rule(Effect.LIVE, _FORWARD),
     "guestAgent": Rule(Effect.RESTART, "the agent's channel is plugged in before the guest boots"),
     "cloudInit.**": Rule(Effect.RESTART, "cloud-init reads its seed when the guest boots"),

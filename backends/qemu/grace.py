@@ -1,4 +1,4 @@
-"""APPLY, how patient we are with a guest that is to go down."""
+"""APPLY, how patient we are with a guest that is to go down, or to let go of a device."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ class Grace:
     agent:  to shut down when the guest agent was told so
     button: to shut down when only the power button was pressed, which many guests ignore
     plug:   for QEMU itself to end
+    device: to let go of a device
     """
 
     agent: float = 60.0
     button: float = 15.0
     plug: float = 10.0
+    device: float = 30.0
 
 
 GRACE = Grace()

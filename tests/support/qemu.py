@@ -31,7 +31,7 @@ from reconciler.problems import Problem
 ENVIRONMENT = "tests"
 BUSYBOX = "busybox"
 IDENTITY = "b" * 64
-QUICK = Grace(agent=30.0, button=0.1, plug=10.0)
+QUICK = Grace(agent=30.0, button=0.1, plug=10.0, device=15.0)
 MIB = 1 << 20
 IDLE_SAYS = "idle: up"
 

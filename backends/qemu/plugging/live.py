@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.folders import Folder
+from reconciler.backends.qemu.grace import GRACE
 from reconciler.backends.qemu.machine import Drive
 from reconciler.backends.qemu.records import Record, save
 from reconciler.model import Json, Spec
 from reconciler.ports import Tell
 from reconciler.problems import Problem, Refused
 
-LETTING_GO = 30.0
-"""Seconds that a guest may take to let go of a device."""
 _PERIPHERAL = "/machine/peripheral"
 _TAKEN = "not available"
 """What QEMU says of a slot that holds something already."""
@@ -25,7 +24,8 @@ _ALREADY = "already in the process of unplug"
 class Live:
     """One machine under our hands. The VM's lock is held, and the monitor is ours, while this lasts.
 
-    spec: as it is to become; drives: in boot order; booted: its CPUs have run, so that the guest has a say in it
+    spec: as it is to become; drives: in boot order; booted: its CPUs have run, so that the guest has a say in it;
+    patience: seconds that it has to let go of a device
     """
 
     folder: Folder
@@ -35,6 +35,7 @@ class Live:
     drives: Sequence[Drive]
     tell: Tell
     booted: bool
+    patience: float = GRACE.device
     _next_port: int = field(default=0)
 
     @property
@@ -68,10 +69,10 @@ class Live:
         what = f"{device['id']}: every PCIe port of the machine is taken"
         raise Refused(Problem(what, subject=self.subject, hint="it gets more ports when it starts next: restart it"))
 
-    def unplug(self, id: str, patience: float = LETTING_GO) -> None:
+    def unplug(self, id: str) -> None:
         """Ask for the device back, and wait until QEMU says that it is gone: asking alone is answered at once.
 
-        Refused after ``patience`` seconds; the guest may let go of it still, and the next pass will see.
+        Refused when the guest's time is over; the guest may let go of it still, and the next pass will see.
         """
         if id not in self.present():
             return
@@ -79,13 +80,13 @@ class Live:
         gone = self.monitor.execute_and_wait(
             "device_del",
             ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"),
-            patience,
+            self.patience,
             {"id": id},
             lambda event: event["data"].get("device") == id,
             tolerate=_ALREADY,
         )
         if id in self.present():
-            why = "refuses to let go of it" if gone else f"did not let go of it within {patience:g} s"
+            why = "refuses to let go of it" if gone else f"did not let go of it within {self.patience:g} s"
             hint = "does its system run, and take notice of devices that go? a restart takes it out for sure"
             raise Refused(Problem(f"{id}: the guest {why}", subject=self.subject, hint=hint))
 
