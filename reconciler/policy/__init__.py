@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from reconciler.attachments import place
 from reconciler.manifest import Document, locate
-from reconciler.model import LOCAL_HOST, Desired
+from reconciler.model import ATTACHMENTS, LOCAL_HOST, Desired
 from reconciler.policy.file import Policy, load, path
 from reconciler.policy.guests import check_container, check_machine
 from reconciler.policy.images import check_image
@@ -44,8 +45,6 @@ _BY_KIND: Mapping[str, Check] = {
 _INSIDE_FREE = frozenset(("Network", "Profile", "StoragePool", "Project", "Volume"))
 """What may do as it likes on a host that is inside of a VM; of a Container only its image is still looked at."""
 
-_CARRIED: Mapping[str, str] = {"Share": "share-", "Device": "device-", "PortForward": "port-"}
-
 
 def check(desired: Iterable[Desired], policy: Policy, documents: Iterable[Document] = ()) -> list[Problem]:
     """Everything that is wanted and not allowed, each with what the policy file would have to say.
@@ -73,7 +72,7 @@ def _wishes(wanted: Sequence[Desired], policy: Policy) -> Iterator[Wishes]:
     """Every resource that has been in front of the policy."""
     inside = {f"lxd/{name}" for name in hosts_inside(wanted)}
     bridges = frozenset(want.id.name for want in wanted if want.id.kind == "Network")
-    carried = frozenset(f"{_CARRIED[want.id.kind]}{want.id.name}" for want in wanted if want.id.kind in _CARRIED)
+    carried = frozenset(place("Container", want.id)[1] for want in wanted if want.id.kind in ATTACHMENTS)
     for want in wanted:
         is_inside = want.backend in inside
         if want.id.kind not in _BY_KIND or (is_inside and want.id.kind in _INSIDE_FREE):

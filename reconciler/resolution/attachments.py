@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from reconciler import attachments
 from reconciler.manifest import Document
 from reconciler.model import GUESTS, LOCAL_HOST, QEMU, Desired, ResourceId, lxd_backend
 from reconciler.resolution.scope import Scope, document_id, hosts_lxd
@@ -60,12 +61,11 @@ def attach_share(scope: Scope, document: Document) -> None:
             continue
         claim_path(scope, document, (*place, "path"), guest, mount["path"])
         if guest.kind == "VirtualMachine":
-            entry = {"source": source, "readOnly": read_only, "path": mount["path"]}
-            scope.attach(guest, "shares", id.name, entry)
+            entry: dict[str, Any] = {"source": source, "readOnly": read_only, "path": mount["path"]}
         else:
             on = "true" if read_only else "false"
             entry = {"type": "disk", "source": source, "path": mount["path"], "readonly": on}
-            scope.attach(guest, "devices", f"share-{id.name}", entry)
+        scope.attach(guest, *attachments.place(guest.kind, id), entry)
 
 
 def attach_device(scope: Scope, document: Document) -> None:
@@ -78,10 +78,10 @@ def attach_device(scope: Scope, document: Document) -> None:
         if "mode" in spec:
             scope.problem(document, ("spec", "mode"), f"mode: {guest} makes its own device nodes", "take it out")
         entry = dict(spec["match"]) if "match" in spec else {"emulate": dict(spec["emulate"])}
-        scope.attach(guest, "devices", id.name, entry)
+        scope.attach(guest, *attachments.place(guest.kind, id), entry)
     elif (added := _lxd_device(scope, document, guest, spec)) is not None:
         mode = {"mode": spec["mode"]} if "mode" in spec else {}
-        scope.attach(guest, "devices", f"device-{id.name}", {**added, **mode})
+        scope.attach(guest, *attachments.place(guest.kind, id), {**added, **mode})
 
 
 def _lxd_device(scope: Scope, document: Document, guest: ResourceId, spec: Mapping[str, Any]) -> dict[str, str] | None:
@@ -125,10 +125,11 @@ def attach_port(scope: Scope, document: Document) -> None:
     if guest.kind == "VirtualMachine":
         if not (scope.documents[guest].data.get("spec") or {}).get("nics"):
             scope.problem(document, ("spec", "target"), f"target: {guest} has no network card", "give it one: nics")
-        scope.attach(guest, "forwards", id.name, {"listen": listen, "port": port, "protocol": protocol})
+        entry = {"listen": listen, "port": port, "protocol": protocol}
     else:
         ends = {"listen": f"{protocol}:{listen}", "connect": f"{protocol}:127.0.0.1:{port}"}
-        scope.attach(guest, "devices", f"port-{id.name}", {"type": "proxy", **ends, "bind": "host"})
+        entry = {"type": "proxy", **ends, "bind": "host"}
+    scope.attach(guest, *attachments.place(guest.kind, id), entry)
 
 
 ATTACH: Mapping[str, Callable[[Scope, Document], None]] = {

@@ -55,6 +55,8 @@ def virtual_machine(scope: Scope, document: Document) -> Desired:
     needs |= {ResourceId("Disk", name) for name in attached}
     if disks or attached:
         spec["disks"] = {**disks, **attached}
+        if len(spec["disks"]) > 1:  # mappings have no order that two sides could compare
+            spec["bootOrder"] = list(spec["disks"])
     if "nics" in spec:
         spec["nics"] = {nic["name"]: _nic(nic) for nic in spec["nics"]}
         bridges = {ResourceId("Network", nic["bridge"]) for nic in spec["nics"].values() if "bridge" in nic}
