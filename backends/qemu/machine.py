@@ -16,6 +16,7 @@ from uuid import UUID, uuid5
 
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.records import Record
+from reconciler.backends.qemu.sizing import BLOCK, memory_size, room_for
 from reconciler.model import Json, Spec
 from reconciler.problems import Problem, Refused
 
@@ -29,7 +30,7 @@ _ALWAYS = 4
 _FREE_PORTS = 12
 MOST_PORTS = 120
 """Slots 0x10 to 0x1e of the root bus, eight to a slot; the last slot is the chipset's own."""
-_MEMORY_STEP = 8192
+_MORE_MEMORY, _BALLOON = "8.0", "9.0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,16 +177,21 @@ def _processors(spec: Spec) -> tuple[str, str]:
     return "-smp", f"cpus={count},maxcpus={max(count, most)}"
 
 
-def memory_size(declared: int) -> int:
-    """What QEMU makes of it: it counts in steps of 8 KiB."""
-    return -(-declared // _MEMORY_STEP) * _MEMORY_STEP
-
-
 def _memory(spec: Spec) -> Iterator[str]:
     size = memory_size(int(spec["memory"]["size"]))
+    room = room_for(int(spec["memory"].get("max", size)), size)
     ram = {"qom-type": "memory-backend-memfd", "id": "ram", "size": size, "share": True}
     yield from ("-object", json.dumps(ram))
-    yield from ("-m", f"size={size}B")
+    # Neither is ever unplugged: they stand on the root bus, and leave the ports to what comes and goes.
+    balloon = {"driver": "virtio-balloon-pci", "id": "balloon", "bus": "pcie.0", "addr": _BALLOON}
+    yield from ("-device", json.dumps({**balloon, "deflate-on-oom": True, "free-page-reporting": True}))
+    if not room:
+        yield from ("-m", f"size={size}B")
+        return
+    yield from ("-m", f"size={size}B,maxmem={size + room}B,slots=1")
+    yield from ("-object", json.dumps({"qom-type": "memory-backend-memfd", "id": "more", "size": room, "share": True}))
+    more = {"driver": "virtio-mem-pci", "id": "memory", "memdev": "more", "bus": "pcie.0", "addr": _MORE_MEMORY}
+    yield from ("-device", json.dumps({**more, "node": 0, "block-size": BLOCK, "requested-size": 0}))
 
 
 def _monitors(handles: Handles) -> Iterator[str]:

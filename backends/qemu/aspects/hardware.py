@@ -1,11 +1,10 @@
-"""OBSERVE: machine type, accelerator, processors, memory, agent channel, and the ports that are still free."""
+"""OBSERVE: machine type, accelerator, CPU model, agent channel, and the ports that are still free."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from reconciler.backends.qemu.aspects.view import Command, Reading, View
-from reconciler.backends.qemu.machine import memory_size
 from reconciler.backends.qemu.plugging.live import free_ports
 from reconciler.backends.qemu.records import Record
 
@@ -16,9 +15,7 @@ def questions(_record: Record) -> dict[str, Command]:
     """Nothing that needs the guest."""
     return {
         "kvm": ("query-kvm", {}),
-        "cpus": ("query-cpus-fast", {}),
         "cpu-slots": ("query-hotpluggable-cpus", {}),
-        "memory": ("query-memory-size-summary", {}),
         "type": ("qom-get", {"path": "/machine", "property": "type"}),
         "pci": ("query-pci", {}),
     }
@@ -27,22 +24,13 @@ def questions(_record: Record) -> dict[str, Command]:
 def read(view: View) -> Reading:
     """As QEMU has it, in the words of the declaration where these mean the same."""
     answers, spec = view.answers, view.spec
-    memory = answers["memory"]
     fields = {
         "machine": machine_of(answers["type"], str(spec.get("machine", "q35"))),
         "accelerator": accelerator_of(answers["kvm"], str(spec.get("accelerator", "auto"))),
         "cpuModel": str(answers["cpu-slots"][0]["type"]).removesuffix("-x86_64-cpu"),
-        "cpus": {**spec.get("cpus", {}), "count": len(answers["cpus"])},
-        "memory": memory_of(memory["base-memory"] + memory["plugged-memory"], spec.get("memory", {})),
         "guestAgent": "agent" in view.devices,
     }
     return Reading(fields, room=len(free_ports(answers["pci"])))
-
-
-def memory_of(size: int, declared: Mapping[str, int]) -> dict[str, int]:
-    """As declared, when that is what QEMU rounds it to."""
-    same = memory_size(declared.get("size", 0)) == size
-    return {**declared, "size": declared["size"] if same else size}
 
 
 def machine_of(kind: str, declared: str) -> str:
