@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from reconciler.backends.qemu.launch import find_program
 from reconciler.backends.qemu.machine import SANDBOX
 from reconciler.backends.qemu.process import kvm_groups
+from reconciler.backends.qemu.programs import find_program
 from reconciler.model import Json
 from reconciler.paths import private_dir, write_private
 from reconciler.ports import Tell

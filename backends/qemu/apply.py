@@ -17,7 +17,8 @@ from reconciler.backends.qemu.grace import Grace
 from reconciler.backends.qemu.launch import Launch, start
 from reconciler.backends.qemu.machine import drives_of
 from reconciler.backends.qemu.plugging import Live, plug_missing, unplug_unwanted
-from reconciler.backends.qemu.preflight import check_start
+from reconciler.backends.qemu.plugging.resizing import resize
+from reconciler.backends.qemu.preflight import check_live, check_start
 from reconciler.backends.qemu.prepare import (
     Store,
     boot_line,
@@ -82,10 +83,19 @@ class Machines:
             if action in ("stop", "restart"):
                 record = stop(folder, record, self.grace, tell, force)
             if action in ("start", "restart"):
+                record, spec = self._take_later(folder, record, spec)
                 record = self.bring_up(folder, record, spec, tell)
                 # What has to be put into the guest is not at hand here: the next apply finishes that.
                 if not provision.due_files(spec, record.files):
                     settle(Settling(folder, spec, {}, tell, self.settings.timeout), record)
+
+    def _take_later(self, folder: Folder, record: Record, applied: Spec) -> tuple[Record, Spec]:
+        """What waited for the guest to go down comes true now that it is down."""
+        if record.later is None or process.find(folder, record) is not None:
+            return record, applied
+        spec = record.later
+        record = drop_disks(folder, record.but(plugged={}), spec)
+        return save(folder, record.but(applied=spec, later=None)), spec
 
     def bring_up(self, folder: Folder, record: Record, spec: Spec, tell: Tell) -> Record:
         """A guest whose CPUs run: started, or let go on when it was paused. The caller holds the lock."""
@@ -120,6 +130,7 @@ class Machines:
             if spec.get("power") == "stopped":
                 return
             if process.find(folder, record) is not None and not _needs_rest(step, spec):
+                check_live(spec, str(step.id))
                 return
         check_start(spec, folder, self.store, str(step.id), tell)
 
@@ -206,7 +217,7 @@ class _Pass:
             record = stop(self.folder, record, self.machines.grace, self.tell)
         if process.find(self.folder, record) is None:
             record = drop_disks(self.folder, record.but(plugged={}), spec)
-            record = save(self.folder, record.but(applied=spec))
+            record = save(self.folder, record.but(applied=spec, later=self.desired.later))
         else:
             record = self._change_live(record)
         if spec.get("power", "running") == "stopped":
@@ -228,7 +239,7 @@ class _Pass:
             live = Live(folder, monitor, record, spec, drives, self.tell, True, self.machines.grace.device)
             unplug_unwanted(live, kept)
             record = drop_disks(folder, live.record, spec)
-            live.record = save(folder, record.but(applied=spec))
+            live.record = save(folder, record.but(applied=spec, later=self.desired.later))
             make_disks(drives, live.record)
             plug_missing(live)
             return live.record
@@ -237,10 +248,13 @@ class _Pass:
         """Running (or paused, once it has run), with files and commands done, and ready."""
         spec, machines = self.desired.spec, self.machines
         paused = spec.get("power") == "paused"
-        if not (paused and is_settled(record, spec) and process.find(self.folder, record) is not None):
+        ran = process.find(self.folder, record) is not None
+        if not (paused and is_settled(record, spec) and ran):
             record = machines.bring_up(self.folder, record, spec, self.tell)
             limit = machines.settings.timeout
             record = settle(Settling(self.folder, spec, self.desired.payload, self.tell, limit), record)
+        if ran:
+            resize(self.folder, record, spec, self.tell, machines.grace.follow)
         if paused:
             self._pause(record)
         return record

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from reconciler.backends.qemu.launch import find_program
 from reconciler.backends.qemu.machine import SANDBOX
+from reconciler.backends.qemu.programs import find_program
 from reconciler.problems import Problem, Refused
 
 _NOBODY = 0x6FFFFFFD

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from reconciler.backends.qemu import accelerator
-from reconciler.backends.qemu.launch import PROGRAM, find_firmware
+from reconciler.backends.qemu.programs import PROGRAM, find_firmware
 from reconciler.ports import Check, Settings, Tell
 from reconciler.problems import BackendError, Problem, Refused
 

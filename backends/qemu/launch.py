@@ -7,7 +7,6 @@ it has no right to open any itself.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,16 +18,13 @@ from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.machine import Drive, Handles
 from reconciler.backends.qemu.plugging import Live, assemble
 from reconciler.backends.qemu.plugging.disks import opened
+from reconciler.backends.qemu.programs import find_firmware, find_program, no_firmware
 from reconciler.backends.qemu.records import Process, Record, save
 from reconciler.backends.qemu.sockets import listen
 from reconciler.model import Spec
 from reconciler.ports import Tell
 from reconciler.problems import BackendError, Interrupted, Problem, Refused, Unreachable
 
-PROGRAM = "qemu-system-x86_64"
-_CODE = ("OVMF_CODE_4M.fd", "OVMF_CODE.fd")
-_VARS = {"OVMF_CODE_4M.fd": "OVMF_VARS_4M.fd", "OVMF_CODE.fd": "OVMF_VARS.fd"}
-_FIRMWARE_FOLDERS = ("/usr/share/OVMF", "/usr/share/edk2/ovmf", "/usr/share/edk2/x64", "/usr/share/qemu")
 _LONG_LOG = 16 << 20
 _BOOTING = 60.0
 """Seconds that QEMU may take to greet us on a busy machine; its death is seen at once."""
@@ -44,30 +40,6 @@ class Launch:
     accelerator: str
     boot_line: str
     tell: Tell
-
-
-def find_program() -> str:
-    """The QEMU to run; Refused when there is none."""
-    found = shutil.which(PROGRAM)
-    if found is None:
-        hint = "apt-get install qemu-system-x86, or `reconciler doctor --fix`"
-        raise Refused(Problem(f"{PROGRAM} is not installed", hint=hint))
-    return found
-
-
-def find_firmware() -> tuple[Path, Path] | None:
-    """UEFI code and variables template, or None when OVMF is not installed."""
-    for folder in map(Path, _FIRMWARE_FOLDERS):
-        for code in _CODE:
-            if (folder / code).is_file() and (folder / _VARS[code]).is_file():
-                return folder / code, folder / _VARS[code]
-    return None
-
-
-def no_firmware(subject: str) -> Refused:
-    """What to say of ``firmware: uefi`` where there is none."""
-    hint = "apt-get install ovmf, or `reconciler doctor --fix`"
-    return Refused(Problem("firmware: no UEFI firmware is installed", subject=subject, hint=hint))
 
 
 def start(launch: Launch, record: Record) -> Record:

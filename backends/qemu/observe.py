@@ -20,6 +20,7 @@ from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.machine import BOOT, drives_of
 from reconciler.backends.qemu.provision import due_files
 from reconciler.backends.qemu.records import Record
+from reconciler.diff import diff
 from reconciler.model import QEMU, Condition, Json, Observed, Power, ResourceId
 from reconciler.problems import BackendError, Problem, Unreachable
 
@@ -124,7 +125,7 @@ def _put(seen: Seen, stored: Mapping[str, tuple[Path, str]]) -> Observed:
 
 def _observed(folder: Folder, record: Record, power: Power | None, reading: Reading) -> Observed:
     spec = {field: value for field, value in reading.spec.items() if value is not None and value != {}}
-    shown = json.dumps([record.environment, record.pending, record.applied, power, spec], sort_keys=True)
+    shown = json.dumps([record.environment, record.pending, record.applied, record.later, power, spec], sort_keys=True)
     revision = hashlib.sha256(shown.encode()).hexdigest()
     return Observed(
         ResourceId("VirtualMachine", folder.name),
@@ -137,10 +138,18 @@ def _observed(folder: Folder, record: Record, power: Power | None, reading: Read
         applied=record.applied,
         pending=record.pending or _left_over(record, power),
         needs=_needs(record),
-        conditions=reading.conditions,
+        conditions=(*reading.conditions, *_waiting(record)),
+        later=record.later,
         rules=reading.rules,
         room=reading.room,
     )
+
+
+def _waiting(record: Record) -> tuple[Condition, ...]:
+    """What is declared, and waits for the guest's next start."""
+    changes = diff(record.later or {}, record.applied or {}, record.applied) if record.later is not None else ()
+    fields = ", ".join(sorted(change.field for change in changes))
+    return (Condition("RestartPending", True, "Waiting", fields),) if fields else ()
 
 
 def _left_over(record: Record, power: Power | None) -> str | None:

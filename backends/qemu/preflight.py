@@ -14,10 +14,12 @@ from pathlib import Path
 from reconciler.backends.qemu.accelerator import KVM, choose
 from reconciler.backends.qemu.capabilities import capabilities
 from reconciler.backends.qemu.folders import Folder
-from reconciler.backends.qemu.launch import find_firmware, no_firmware
+from reconciler.backends.qemu.limits import check_memory, check_processors
 from reconciler.backends.qemu.machine import Drive, check_machine
+from reconciler.backends.qemu.plugging import devices
 from reconciler.backends.qemu.plugging.disks import open_drive
-from reconciler.backends.qemu.prepare import Store, check_memory
+from reconciler.backends.qemu.prepare import Store
+from reconciler.backends.qemu.programs import find_firmware, no_firmware
 from reconciler.model import Spec
 from reconciler.ports import Tell
 from reconciler.problems import Problem, Refused
@@ -32,7 +34,7 @@ def check_start(spec: Spec, folder: Folder, store: Store, subject: str, tell: Te
     check_memory(spec, subject)
     check_machine(spec, subject)
     _check_names(spec, subject)
-    _check_accelerator(spec, folder, store, subject, tell)
+    check_processors(spec, _check_accelerator(spec, folder, store, subject, tell), subject)
     if spec.get("firmware") == "uefi" and find_firmware() is None:
         raise no_firmware(subject)
     _check_kernel(spec, subject)
@@ -40,6 +42,12 @@ def check_start(spec: Spec, folder: Folder, store: Store, subject: str, tell: Te
         _check_disk(name, disk, store, subject)
     for name, nic in spec.get("nics", {}).items():
         _check_bridge(name, nic, subject)
+    devices.check(spec.get("devices", {}), subject)
+
+
+def check_live(spec: Spec, subject: str) -> None:
+    """Refused when what is to be plugged into a machine that runs cannot be had here."""
+    devices.check(spec.get("devices", {}), subject)
 
 
 def _check_names(spec: Spec, subject: str) -> None:
@@ -62,12 +70,13 @@ def _check_name(
     raise Refused(Problem(f'{field}: QEMU knows no {what or field} "{given}"', subject=subject, hint=hint))
 
 
-def _check_accelerator(spec: Spec, folder: Folder, store: Store, subject: str, tell: Tell) -> None:
+def _check_accelerator(spec: Spec, folder: Folder, store: Store, subject: str, tell: Tell) -> str:
     kernel = folder.kernel if folder.kernel.exists() else None
     chosen = choose(str(spec.get("accelerator", "auto")), store.state, subject, tell, kernel)
     if spec.get("cpuModel") == "host" and chosen != KVM:
         hint = 'say "max": everything that the accelerator can do'
         raise Refused(Problem(f'cpuModel: "host" needs KVM, and this VM gets {chosen}', subject=subject, hint=hint))
+    return chosen
 
 
 def _check_kernel(spec: Spec, subject: str) -> None:

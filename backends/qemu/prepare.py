@@ -11,11 +11,13 @@ from pathlib import Path
 from reconciler.backends.images import MachineImage
 from reconciler.backends.qemu import kernels, qemu_img
 from reconciler.backends.qemu.disks import Disks, open_disk
+from reconciler.backends.qemu.emulation import STICK
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.headers import read_header
 from reconciler.backends.qemu.images import Images
-from reconciler.backends.qemu.launch import find_firmware
+from reconciler.backends.qemu.limits import check_memory
 from reconciler.backends.qemu.machine import BOOT, Drive, drives_of
+from reconciler.backends.qemu.programs import find_firmware
 from reconciler.backends.qemu.records import Record, save
 from reconciler.backends.qemu.seed import write_seed
 from reconciler.model import Json, Spec
@@ -79,6 +81,7 @@ def drop_disks(folder: Folder, record: Record, spec: Spec) -> Record:
 
     Comes before the record says that they are not wanted: whoever adds one again after a crash never gets old data.
     """
+    _drop_sticks(folder, record, spec)
     if any(str(path).partition(".")[0] == "disks" for path in spec.get("ignore", ())):
         return record  # what disks there are is somebody else's business
     # One that it did not have before is made anew, whatever lies there under that name.
@@ -88,6 +91,19 @@ def drop_disks(folder: Folder, record: Record, spec: Spec) -> Record:
         if file.name.rpartition(".")[0] not in own:
             file.unlink(missing_ok=True)
     return record
+
+
+def _drop_sticks(folder: Folder, record: Record, spec: Spec) -> None:
+    """What is on emulated USB sticks that it no longer has, or did not have."""
+    kept = _sticks(spec) & _sticks(record.applied or spec)
+    for file in folder.sticks():
+        if file.stem not in kept:
+            file.unlink(missing_ok=True)
+
+
+def _sticks(spec: Spec) -> set[str]:
+    devices = spec.get("devices", {}).items()
+    return {f"device-{name}" for name, one in devices if one.get("emulate", {}).get("driver") == STICK}
 
 
 def own_disks(spec: Spec) -> set[str]:
@@ -105,15 +121,6 @@ def is_volatile(record: Record, spec: Spec) -> bool:
     """Whether the guest lives in its initramfs alone, and forgets whatever was put into it when it goes down."""
     roots = [disk for disk in spec.get("disks", {}).values() if "size" not in disk or "image" in disk]
     return "boot" in spec and not record.images.get(BOOT, {}).get("format") and not roots
-
-
-def check_memory(spec: Spec, subject: str) -> None:
-    """QEMU would take it, and the host would run out of memory some time later."""
-    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    wanted = int(spec["memory"]["size"])
-    if wanted > there:
-        what = f"memory: this host has {there >> 20} MiB, wanted are {wanted >> 20} MiB"
-        raise Refused(Problem(what, subject=subject))
 
 
 def _wanted_images(spec: Spec) -> dict[str, Spec]:

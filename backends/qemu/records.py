@@ -49,6 +49,7 @@ class Record:
     files:    path in the guest → what we put there, as in ``spec["files"]``
     runs:     ``spec["run"]`` when its commands were last run to the end
     settled:  the QEMU whose guest was seen ready, its ``start`` commands done
+    later:    the spec that waits for the guest's next start; None when nothing waits
     plugged:  id in QEMU's device tree → with what it was, or is just about to be, plugged in
     """
 
@@ -66,6 +67,7 @@ class Record:
     files: Mapping[str, Json] = field(default_factory=dict)
     runs: Sequence[Json] = ()
     settled: Process | None = None
+    later: Spec | None = None
     plugged: Mapping[str, Json] = field(default_factory=dict)
 
     def but(self, **changes: Any) -> Record:
@@ -89,7 +91,8 @@ def load(folder: Folder) -> Record | None:
 
 def save(folder: Folder, record: Record) -> Record:
     """Write it as a whole or not at all; returns it."""
-    write_private(folder.record, json.dumps(asdict(record), sort_keys=True, indent=1).encode())
+    # Not sorted: disks and cards are plugged in as they were declared, after the next start too.
+    write_private(folder.record, json.dumps(asdict(record), indent=1).encode())
     return record
 
 
