@@ -8,13 +8,17 @@ from reconciler.model import Effect
 _AT_START = "QEMU takes it only when it starts"
 _DISK_LIVE = "plugged in and out while the guest runs; it has to unmount first what it has mounted"
 _NIC_LIVE = "plugged in and out while the guest runs; the guest has to bring a new one up"
+_DEVICE_LIVE = "plugged in and out while the guest runs"
 _FORWARD = "QEMU begins or ends to listen; connections that stand go on"
 _GONE = "the guest's own disk is made anew from the new image"
 
 _VIRTUAL_MACHINE = {
     "power": Rule(Effect.LIVE, "the guest is started, stopped or paused"),
-    "cpus.**": Rule(Effect.RESTART, _AT_START),
-    "memory.**": Rule(Effect.RESTART, _AT_START),
+    # How far these go while the guest runs, it tells by rules of its own (see sizing).
+    "cpus.count": Rule(Effect.LIVE, "CPUs are plugged in and out while the guest runs"),
+    "cpus.max": Rule(Effect.RESTART, _AT_START),
+    "memory.size": Rule(Effect.LIVE, "the guest takes and gives back memory while it runs"),
+    "memory.max": Rule(Effect.RESTART, _AT_START),
     "machine": Rule(Effect.RESTART, _AT_START),
     "accelerator": Rule(Effect.RESTART, _AT_START),
     "cpuModel": Rule(Effect.RESTART, _AT_START),
@@ -38,6 +42,9 @@ _VIRTUAL_MACHINE = {
     "nics": Rule(Effect.LIVE, _NIC_LIVE),
     "nics.*": Rule(Effect.LIVE, _NIC_LIVE, plugs=True),
     "nics.*.*": Rule(Effect.LIVE, "unplugged and plugged in again: the guest sees a new network card"),
+    "devices": Rule(Effect.LIVE, _DEVICE_LIVE),
+    "devices.*": Rule(Effect.LIVE, _DEVICE_LIVE, plugs=True),
+    "devices.*.**": Rule(Effect.LIVE, "unplugged and plugged in again: to the guest it is another device"),
     "forwards.**": Rule(Effect.LIVE, _FORWARD),
     "guestAgent": Rule(Effect.RESTART, "the agent's channel is plugged in before the guest boots"),
     "cloudInit.**": Rule(Effect.RESTART, "cloud-init reads its seed when the guest boots"),

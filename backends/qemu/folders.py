@@ -1,6 +1,7 @@
 """OBSERVE and APPLY, where a VM's own files are: one folder for what lasts, one for its sockets.
 
-    <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · seed.iso · firmware.vars · boot/ · disks/
+    <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · seed.iso · firmware.vars
+                             boot/ · disks/ · sticks/ · tpm/
     <runtime>/vms/<name>/    qmp.sock (ours) · people.sock (QMP for people) · serial.sock · agent.sock
 
 Folders are 0700, files 0600. Whoever changes anything in it holds the flock on the folder itself (``locked``).
@@ -106,6 +107,15 @@ class Folder:
     def disks(self) -> list[Path]:
         """The files of every disk that belongs to it."""
         folder = self.path / "disks"
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def stick(self, id: str) -> Path:
+        """What is on an emulated USB stick."""
+        return self.path / "sticks" / f"{id}.raw"
+
+    def sticks(self) -> list[Path]:
+        """The files of all of them."""
+        folder = self.path / "sticks"
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
     def base(self, name: str) -> Path:

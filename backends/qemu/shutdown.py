@@ -7,6 +7,7 @@ from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.grace import Grace
+from reconciler.backends.qemu.plugging import devices
 from reconciler.backends.qemu.records import Process, Record, save
 from reconciler.ports import Tell
 from reconciler.problems import BackendError, Interrupted, Problem, Unreachable
@@ -25,6 +26,7 @@ def stop(folder: Folder, record: Record, grace: Grace, tell: Tell, force: bool =
         elif not _politely(folder, record, running, grace):
             tell("it does not stop by itself: pulling the plug")
             _plug(folder, record, running, grace)
+    devices.let_go(record)
     folder.remove_sockets()
     return save(folder, record.but(process=None))
 

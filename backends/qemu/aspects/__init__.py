@@ -15,19 +15,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from reconciler.backends.qemu.aspects import disks, forwards, hardware, nics
+from reconciler.backends.qemu.aspects import devices, disks, forwards, hardware, nics, sizing
 from reconciler.backends.qemu.aspects.view import Command, Reading, View
 from reconciler.backends.qemu.records import Record
 
 __all__ = ["REQUIRED", "Command", "Reading", "View", "files", "questions", "read"]
 
-REQUIRED = ("peripheral", "kvm", "cpus", "cpu-slots", "memory", "type", "pci", "blocks")
+REQUIRED = ("peripheral", "kvm", "cpu-slots", "memory", "memory-devices", "type", "pci", "blocks")
 """What every QEMU that we support answers: one that refuses is not understood, and left alone."""
 
-ASPECTS: Sequence[ModuleType] = (hardware, disks, nics, forwards)
+ASPECTS: Sequence[ModuleType] = (hardware, sizing, disks, nics, devices, forwards)
 
 
-TOLD: Sequence[ModuleType] = ()
+TOLD: Sequence[ModuleType] = (sizing,)
 """Those that ask the guest, too."""
 
 

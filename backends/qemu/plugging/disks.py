@@ -96,15 +96,20 @@ def order(live: Live) -> None:
 
 def _drop_nodes(live: Live, name: str) -> None:
     """Take the disk's nodes out of the block graph, top first, and close its descriptors."""
+    drop_node(live, machine.node_name("disk", name))
+    drop_node(live, machine.node_name("base", name))
+
+
+def drop_node(live: Live, wanted: str) -> None:
+    """Take one node out of the block graph, if it is there, and close its descriptors."""
     nodes = live.monitor.execute("query-named-block-nodes", {"flat": True})
-    for wanted in (machine.node_name("disk", name), machine.node_name("base", name)):
-        found = next((node for node in nodes if node["node-name"] == wanted), None)
-        if found is None:
-            continue
-        live.monitor.execute("blockdev-del", {"node-name": wanted})
-        prefix, _, number = str(found["file"]).rpartition("/")
-        if prefix == "/dev/fdset" and number.isdigit():
-            live.monitor.execute("remove-fd", {"fdset-id": int(number)})
+    found = next((node for node in nodes if node["node-name"] == wanted), None)
+    if found is None:
+        return
+    live.monitor.execute("blockdev-del", {"node-name": wanted})
+    prefix, _, number = str(found["file"]).rpartition("/")
+    if prefix == "/dev/fdset" and number.isdigit():
+        live.monitor.execute("remove-fd", {"fdset-id": int(number)})
 
 
 @contextmanager
