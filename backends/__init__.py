@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 
 from reconciler.effects import Table
 from reconciler.model import (
+    ATTACHMENTS,
     LOCAL_HOST,
     QEMU,
     Condition,
@@ -20,7 +21,6 @@ from reconciler.model import (
     Step,
     lxd_backend,
 )
-from reconciler.planning import LATER
 from reconciler.ports import Backend, Settings, Tell
 from reconciler.problems import Problem, Unreachable
 
@@ -32,7 +32,7 @@ def open_backends(desired: Iterable[Desired], settings: Settings, everything: bo
     for want in desired:
         if want.id.kind == "Host":
             hosts[lxd_backend(want.id.name)] = want.spec
-        if want.id.kind not in LATER:
+        if want.id.kind not in ATTACHMENTS:
             names.add(want.backend)
     return {name: _open(name, hosts.get(name), settings) for name in sorted(names)}
 

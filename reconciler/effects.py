@@ -65,7 +65,11 @@ def plugs(change: Change, kind: str, table: Table, rules: Mapping[str, Rule] | N
 
 def _rule_for(change: Change, kind: str, table: Table, rules: Mapping[str, Rule] | None) -> Rule | None:
     own = find_rule(change.path, rules) if rules else None
-    return own or find_rule(change.path, {**OURS, **table.get(kind, {})})
+    rule = own or find_rule(change.path, {**OURS, **table.get(kind, {})})
+    thing = change.old if change.new is None else change.new
+    if rule is None or not isinstance(thing, Mapping):
+        return rule
+    return next((other for fields, other in rule.like if fields.items() <= thing.items()), rule)
 
 
 def _is_outside(change: Change, rule: Rule) -> bool:

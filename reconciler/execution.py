@@ -92,15 +92,18 @@ def _with_retries(job: Job, step: Step) -> None:
     pause = threading.Event()
     for attempt in range(1, _TRIES + 1):
         try:
-            backend.apply(
-                step, job.desired.get(step.id), seen, lambda message: job.on_event(step.id, "progress", message)
-            )
+            backend.apply(step, _desired(job, step), seen, lambda message: job.on_event(step.id, "progress", message))
             return
         except (Interrupted, Unreachable) as error:
             if attempt == _TRIES:
                 raise
             job.on_event(step.id, "progress", f"trying again: {error.problem.summary}")
             pause.wait(_PAUSE * 2 ** (attempt - 1))
+
+
+def _desired(job: Job, step: Step) -> Desired | None:
+    """What the step is carried out with: what the manifests say, unless the plan leaves some of it for later."""
+    return job.plan.adjusted.get(step.id) or job.desired.get(step.id)
 
 
 def _seen(job: Job, step: Step) -> Observed | None:

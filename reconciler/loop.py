@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from reconciler import execution, observation, planning
 from reconciler.effects import Table
-from reconciler.model import Desired, Plan, ResourceId, Run, World
-from reconciler.planning import LATER, PlanOptions
+from reconciler.model import ATTACHMENTS, Desired, Plan, ResourceId, Run, Verb, World
+from reconciler.planning import PlanOptions
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted, prepare
 
@@ -23,9 +23,9 @@ __all__ = ["ApplyOptions", "Wanted", "apply_delete", "apply_plan", "delete", "lo
 
 def look(wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions) -> World:
     """Observe what the pass is about: everything when it may prune, else what is declared and what that refers to."""
-    if options.prune:
-        return observation.observe(backends)
-    return observation.observe(backends, scope(wanted.desired.values()))
+    forwards = any(id.kind == "PortForward" for id in wanted.desired)
+    about = None if options.prune else scope(wanted.desired.values())
+    return observation.observe(backends, about, listening=forwards)
 
 
 def scope(desired: Collection[Desired]) -> dict[str, set[ResourceId]]:
@@ -33,8 +33,8 @@ def scope(desired: Collection[Desired]) -> dict[str, set[ResourceId]]:
     found: dict[str, set[ResourceId]] = {}
     homes = {want.id: want.backend for want in desired}
     for want in desired:
-        if want.id.kind in LATER:
-            continue
+        if want.id.kind in ATTACHMENTS:
+            continue  # its guests are looked at
         here = found.setdefault(want.backend, set())
         here.add(want.id)
         here.update(want.expects)
@@ -89,18 +89,28 @@ def delete(
 ) -> tuple[Plan, World]:
     """The plan that makes the targets go away; each with the backend it lives in, where known."""
     world = observation.observe(backends)
-    return planning.plan_delete(environment, targets, world, options), world
+    return planning.plan_delete(environment, targets, world, options, tables(backends)), world
 
 
 def apply_delete(plan: Plan, world: World, backends: Mapping[str, Backend], options: ApplyOptions) -> Run:
     """Carry a deletion out; converged when a fresh look finds none of the deleted."""
     job = execution.Job(plan, {}, world, backends, options.on_event, options.parallel, options.stop)
     outcomes = execution.execute(job)
-    gone = {step.id for step in plan.work}
-    again = observation.observe(backends) if gone else world
-    left = any(seen.id in gone and seen.owned for seen in again)
-    known = not any(again.problem(name) for name in again.snapshots) or not gone
-    return Run(_run_id(), options.trigger, plan, outcomes, known and not left and plan.complete)
+    again = observation.observe(backends) if plan.work else world
+    known = not any(again.problem(name) for name in again.snapshots) or not plan.work
+    return Run(_run_id(), options.trigger, plan, outcomes, known and not _left(plan, again) and plan.complete)
+
+
+def _left(plan: Plan, again: World) -> bool:
+    """Whether anything is there still that was to go: a resource, or what was to be taken out of one."""
+    gone = {step.id for step in plan.work if step.verb is Verb.DELETE}
+    taken = {(step.id, change.path) for step in plan.work for change in step.changes if change.op == "remove"}
+    for seen in again:
+        if seen.id in gone and seen.owned:
+            return True
+        if any(id == seen.id and path[1] in seen.spec.get(path[0], {}) for id, path in taken):
+            return True
+    return False
 
 
 def _run_id() -> str:

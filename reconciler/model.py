@@ -121,6 +121,7 @@ class Rule:
     smaller: the effect of a number that shrinks, where that is another one: a disk grows and never shrinks
     least, most, outside: a new number below ``least`` or above ``most`` has the effect ``outside`` instead
     plugs:   adding this takes one of the guest's free ports (see Observed.room)
+    like:    for a whole thing that comes or goes: the first of these whose fields it has, and the rule that counts then
     """
 
     effect: Effect
@@ -130,6 +131,7 @@ class Rule:
     most: int | None = None
     outside: Effect | None = None
     plugs: bool = False
+    like: tuple[tuple[Mapping[str, str], Rule], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,9 +214,13 @@ class Snapshot:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All snapshots of one observation."""
+    """All snapshots of one observation.
+
+    listening: what this machine listens on: protocol, address, port; empty when nobody wanted to know
+    """
 
     snapshots: Mapping[str, Snapshot]
+    listening: frozenset[tuple[str, str, int]] = frozenset()
 
     def find(self, backend: str, id: ResourceId) -> Observed | None:
         """The resource as its backend has it; None when absent *or unknown*: check ``problem`` first."""
@@ -235,7 +241,8 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field that differs. op: ``add`` | ``change`` | ``remove``; effect: what making it so does."""
+    """One field that differs. op: ``add`` | ``change`` | ``remove``; effect: what making it so does;
+    destroys: data goes with it, which nobody else has."""
 
     op: str
     path: Path
@@ -243,6 +250,7 @@ class Change:
     new: Json
     effect: Effect = Effect.NONE
     note: str = ""
+    destroys: bool = False
 
     @property
     def field(self) -> str:
@@ -270,7 +278,13 @@ class Step:
     @property
     def disruptive(self) -> bool:
         """Whether a person has to be asked: something stops, restarts, is replaced or deleted."""
-        return self.verb is Verb.DELETE or self.effect in (Effect.STOP, Effect.RESTART, Effect.REPLACE)
+        harm = self.effect in (Effect.STOP, Effect.RESTART, Effect.REPLACE)
+        return harm or self.deletes
+
+    @property
+    def deletes(self) -> bool:
+        """Whether something is gone afterwards: the resource, or data of its own."""
+        return self.verb is Verb.DELETE or any(change.destroys for change in self.changes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,12 +295,14 @@ class Plan:
     complete:  doing it would leave nothing open (no hold)
     notes:     remarks about the whole, such as what prune would delete
     blocker:   why nothing of it may be applied (the deletion guard)
+    adjusted:  what a step is carried out with, where that is not what the manifests say: some of it waits
     """
 
     environment: str
     steps: tuple[Step, ...]
     notes: tuple[str, ...] = ()
     blocker: Problem | None = None
+    adjusted: Mapping[ResourceId, Desired] = field(default_factory=dict)
 
     @property
     def applyable(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from reconciler.paths import write_private
 from reconciler.planning import PlanOptions
 from reconciler.problems import Mark, PlanStale, Problem, UsageError
 
-_FORMAT = "reconciler/plan/v1"
+_FORMAT = "reconciler/plan/v2"
 _LARGEST = 256 * 1024 * 1024
 
 
@@ -42,6 +42,7 @@ def write(path: Path, desired: Mapping[ResourceId, Desired], options: PlanOption
             "adopt": options.adopt,
             "only": sorted(map(str, options.only)),
             "confirmDelete": options.confirm_delete,
+            "allow": options.allow.value if options.allow else None,
         },
         "desired": [_desired_out(want) for want in desired.values()],
         "steps": [_step_out(step) for step in plan.steps],
@@ -67,7 +68,13 @@ def read(path: Path) -> Saved:
         desired = [_desired_in(one) for one in data["desired"]]
         only = frozenset(ResourceId.parse(one) for one in data["options"]["only"])
         given = data["options"]
-        options = PlanOptions(bool(given["prune"]), bool(given["adopt"]), only, bool(given["confirmDelete"]))
+        options = PlanOptions(
+            bool(given["prune"]),
+            bool(given["adopt"]),
+            only,
+            bool(given["confirmDelete"]),
+            Effect(given["allow"]) if given["allow"] else None,
+        )
         plan = Plan(str(data["environment"]), tuple(_step_in(one) for one in data["steps"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
@@ -92,7 +99,7 @@ def refuse_if_moved(saved: Plan, now: Plan) -> None:
 def _essence(step: Step) -> str:
     """What a step does, without the words that explain it."""
     whole = _step_out(step)
-    return json.dumps({key: whole[key] for key in ("verb", "effect", "changes", "after")}, sort_keys=True)
+    return json.dumps({key: whole[key] for key in ("verb", "effect", "changes", "waiting", "after")}, sort_keys=True)
 
 
 def _desired_out(want: Desired) -> dict[str, Any]:
@@ -135,21 +142,31 @@ def _step_out(step: Step) -> dict[str, Any]:
         "verb": step.verb.value,
         "effect": step.effect.value,
         "reason": step.reason,
-        "changes": [
-            [change.op, list(change.path), change.old, change.new, change.effect.value] for change in step.changes
-        ],
+        "changes": _changes_out(step.changes),
+        "waiting": _changes_out(step.waiting),
         "after": [str(id) for id in step.after],
     }
 
 
+def _changes_out(changes: Iterable[Change]) -> list[list[Any]]:
+    return [[one.op, list(one.path), one.old, one.new, one.effect.value, one.destroys] for one in changes]
+
+
+def _changes_in(data: Iterable[Any]) -> tuple[Change, ...]:
+    return tuple(
+        Change(op, tuple(path), old, new, Effect(effect), destroys=bool(destroys))
+        for op, path, old, new, effect, destroys in data
+    )
+
+
 def _step_in(data: Mapping[str, Any]) -> Step:
-    changes = tuple(Change(op, tuple(path), old, new, Effect(effect)) for op, path, old, new, effect in data["changes"])
     return Step(
         ResourceId.parse(data["id"]),
         data["backend"],
         Verb(data["verb"]),
         data["reason"],
         Effect(data["effect"]),
-        changes,
+        _changes_in(data["changes"]),
         tuple(ResourceId.parse(id) for id in data["after"]),
+        waiting=_changes_in(data["waiting"]),
     )

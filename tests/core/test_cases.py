@@ -11,7 +11,8 @@ import yaml
 from reconciler import composition, manifest, resolution
 from reconciler.backends.lxd.effects import TABLE as LXD_TABLE
 from reconciler.backends.qemu.effects import TABLE as QEMU_TABLE
-from reconciler.model import QEMU, Desired, Observed, Power, ResourceId, Snapshot, World
+from reconciler.effects import Rule
+from reconciler.model import QEMU, Change, Desired, Effect, Observed, Power, ResourceId, Snapshot, Step, World
 from reconciler.planning import PlanOptions, plan
 
 CASES = sorted(Path(__file__).parent.parent.joinpath("cases").glob("*.yaml"))
@@ -29,10 +30,12 @@ def test_case(path: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     tmp_path.joinpath("case.yaml").write_text(case["manifests"])
     desired = resolved(tmp_path)
-    world = World({name: snapshot(name, seen, desired) for name, seen in case["world"].items()})
+    listening = frozenset((protocol, address, port) for protocol, address, port in case.get("listening", ()))
+    world = World({name: snapshot(name, seen, desired) for name, seen in case["world"].items()}, listening)
     options = case.get("options", {})
     only = frozenset(ResourceId.parse(one) for one in options.pop("only", ()))
-    result = plan("default", desired, world, TABLES, PlanOptions(only=only, **options))
+    allow = Effect(options.pop("allow")) if "allow" in options else None
+    result = plan("default", desired, world, TABLES, PlanOptions(only=only, allow=allow, **options))
     assert [outline(step) for step in result.steps] == case["plan"]
 
 
@@ -50,9 +53,10 @@ def snapshot(name: str, seen: list[dict[str, Any]], desired: dict[ResourceId, De
 
 
 def observed(backend: str, given: dict[str, Any], desired: dict[ResourceId, Desired]) -> Observed:
-    """``like: declared``: as if just applied; ``spec`` and ``applied`` are then laid over that."""
+    """``like: declared``: as if just applied; ``spec`` and ``applied`` are then laid over that, ``without`` goes."""
     id = ResourceId.parse(given["id"])
-    base = dict(desired[id].spec) if given.get("like") == "declared" else {}
+    declared = dict(desired[id].spec) if given.get("like") == "declared" else {}
+    base = {key: value for key, value in declared.items() if key not in given.get("without", ())}
     applied = {**base, **given["applied"]} if "applied" in given else (base or None)
     power = Power(given["power"]) if "power" in given else None
     owned = given.get("owned", True)
@@ -66,10 +70,23 @@ def observed(backend: str, given: dict[str, Any], desired: dict[ResourceId, Desi
         given.get("environment", "default" if owned else None),
         applied,
         given.get("pending"),
+        rules={pattern: rule(**one) for pattern, one in given.get("rules", {}).items()},
+        room=given.get("room"),
+        later=declared if given.get("later") == "declared" else None,
     )
 
 
-def outline(step: Any) -> str:
-    """``update Container/web live: memory.size 1 → 2``."""
-    changes = "; ".join(f"{change.field} {change.old} → {change.new} ({change.effect})" for change in step.changes)
-    return f"{step.verb} {step.id} {step.effect}" + (f": {changes}" if changes else "")
+def rule(effect: str, outside: str | None = None, **rest: Any) -> Rule:
+    return Rule(Effect(effect), outside=Effect(outside) if outside else None, **rest)
+
+
+def outline(step: Step) -> str:
+    """``update Container/web live: memory.size 1 → 2 | waits: nesting None → True``."""
+    words = f"{step.verb} {step.id} {step.effect}" + (f": {told(step.changes)}" if step.changes else "")
+    return words + (f" | waits: {told(step.waiting)}" if step.waiting else "")
+
+
+def told(changes: tuple[Change, ...]) -> str:
+    return "; ".join(
+        f"{one.field} {one.old} → {one.new} ({one.effect}{', destroys' if one.destroys else ''})" for one in changes
+    )

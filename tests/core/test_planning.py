@@ -139,7 +139,7 @@ def test_renaming_keeps_the_object() -> None:
 
 
 def test_what_needs_a_held_and_absent_thing_is_held_too() -> None:
-    first = Desired(ResourceId("Share", "s"), LXD, {})
+    first = Desired(ResourceId("Volume", "s"), LXD, {}, expects=(ResourceId("StoragePool", "ghost"),))
     second = want("b", needs=(first.id,))
     third = want("c", needs=(second.id,))
     result = planned(first, second, third, world=world_of(backends=(LXD,)))
@@ -234,7 +234,7 @@ def test_an_image_that_is_not_known_is_not_a_changed_one(policy: str, image: dic
 
 
 def test_what_is_not_acted_upon_yet_is_said_when_it_is_applied() -> None:
-    disk = Desired(ResourceId("Disk", "d"), LXD, {"size": 1, "mount": {"path": "/mnt"}})
-    (step,) = planned(disk, world=world_of(backends=(LXD,))).steps
-    assert step.notes == ("mount: recorded, and not acted upon by this version",)
+    machine = Desired(ResourceId("VirtualMachine", "vm"), LXD, {"restart": "always", "lxd": False})
+    (step,) = planned(machine, world=world_of(backends=(LXD,))).steps
+    assert step.notes == ("restart: recorded, and not acted upon by this version",)
     assert planned(want(), world=world_of(backends=(LXD,))).steps[0].notes == ()

@@ -25,14 +25,25 @@ DESIRED = Desired(
     {"ab": b"\x00\xff"},
 )
 CHANGE = Change("change", ("memory", "size"), 1, 2, Effect.LIVE)
-STEP = Step(WEB, "lxd/local", Verb.UPDATE, "fields differ", Effect.LIVE, (CHANGE,), (ResourceId("Image", "busybox"),))
+WAITING = Change("add", ("nesting",), None, True, Effect.RESTART)
+STEP = Step(
+    WEB,
+    "lxd/local",
+    Verb.UPDATE,
+    "fields differ",
+    Effect.LIVE,
+    (CHANGE,),
+    (ResourceId("Image", "busybox"),),
+    waiting=(WAITING,),
+)
+OPTIONS = PlanOptions(prune=True, only=frozenset({WEB}), allow=Effect.RESTART)
 PLAN = Plan("test", (STEP,))
 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "plan.json"
-    write(path, {WEB: DESIRED}, PlanOptions(prune=True, only=frozenset({WEB})), PLAN)
+    write(path, {WEB: DESIRED}, OPTIONS, PLAN)
     return path
 
 
@@ -40,7 +51,7 @@ def test_what_is_read_is_what_was_written(file: Path) -> None:
     saved = read(file)
     assert is_saved_plan(file) and file.stat().st_mode & 0o777 == 0o600
     assert saved.desired == {WEB: DESIRED} and saved.plan == PLAN and saved.environment == "test"
-    assert saved.options == PlanOptions(prune=True, only=frozenset({WEB}))
+    assert saved.options == OPTIONS
 
 
 def test_other_words_for_the_same_step_are_the_same_plan(file: Path) -> None:
@@ -53,6 +64,7 @@ def test_other_words_for_the_same_step_are_the_same_plan(file: Path) -> None:
         Plan("test", ()),
         Plan("test", (replace(STEP, verb=Verb.NOOP, changes=()),)),
         Plan("test", (replace(STEP, changes=(replace(CHANGE, old=3),)),)),
+        Plan("test", (replace(STEP, waiting=()),)),
         Plan("test", (STEP, replace(STEP, id=ResourceId("Container", "new")))),
     ],
 )
@@ -61,7 +73,7 @@ def test_a_moved_world_is_refused(file: Path, now: Plan) -> None:
         refuse_if_moved(read(file).plan, now)
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"format": "reconciler/plan/v1"}', b"\xff\xfe", b"[]"])
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"format": "reconciler/plan/v2"}', b"\xff\xfe", b"[]"])
 def test_a_damaged_file_is_a_named_problem(tmp_path: Path, damage: bytes) -> None:
     path = tmp_path / "plan.json"
     path.write_bytes(damage)

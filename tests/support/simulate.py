@@ -22,7 +22,8 @@ def simulate(plan: Plan, desired: Mapping[ResourceId, Desired], world: World) ->
         if step.verb is Verb.DELETE:
             resources.pop(step.id)
         else:
-            resources[step.id] = _after(step, desired[step.id], resources.get(step.id), plan.environment)
+            want = plan.adjusted.get(step.id) or desired[step.id]
+            resources[step.id] = _after(step, want, resources.get(step.id), plan.environment)
     return World({name: replace(world.snapshots[name], resources=found) for name, found in snapshots.items()})
 
 
@@ -35,7 +36,9 @@ def _after(step: Step, want: Desired, seen: Observed | None, environment: str) -
     if fresh:
         spec = {key: value for key, value in want.spec.items() if key != "power"}
     power = Power(want.spec["power"]) if "power" in want.spec else None
-    return Observed(want.id, want.backend, spec, power, True, "", environment, want.spec, None, want.needs)
+    return Observed(
+        want.id, want.backend, spec, power, True, "", environment, want.spec, None, want.needs, later=want.later
+    )
 
 
 def _set(spec: Mapping[str, Any], path: tuple[str, ...], value: Any, remove: bool) -> dict[str, Any]:
