@@ -1,0 +1,109 @@
+"""APPLY and OBSERVE, inside the guest: what is mounted where, by the kernel's own word; mounting and unmounting."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from reconciler.backends.qemu.agent import Agent
+from reconciler.problems import GuestFailed, Problem, Refused
+
+TABLE = "/proc/mounts"
+_TIMEOUT = 60.0
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
+_NOT_OVER = frozenset("/ /bin /boot /dev /etc /lib /lib32 /lib64 /libx32 /proc /run /sbin /sys /usr /var".split())
+_NOT_BELOW = ("/dev/", "/proc/", "/sys/")
+_MAKE = 'mkdir -p -- "$1" && cd -P -- "$1" && pwd -P'
+_BUSY = """
+for process in /proc/[0-9]*; do
+    for link in "$process/cwd" "$process/root" "$process"/fd/*; do
+        there=$(readlink "$link" 2>/dev/null) || continue
+        case "$there" in "$1" | "$1"/*) ;; *) continue ;; esac
+        read -r name <"$process/comm" && echo "$name (pid ${process#/proc/})"
+        break
+    done
+done
+"""
+
+
+class Mount(NamedTuple):
+    """One line of the kernel's table. source: what was mounted, such as ``/dev/vda`` or a virtiofs tag."""
+
+    source: str
+    type: str
+    options: frozenset[str]
+
+
+def mounted(agent: Agent) -> dict[str, Mount]:
+    """What the guest has mounted: path → the mount that is on top there. Needs no program in the guest."""
+    return parse(agent.read_file(TABLE))
+
+
+def parse(table: bytes) -> dict[str, Mount]:
+    """``/proc/mounts``; of several mounts at one path the last, which hides the others."""
+    found = {}
+    for line in table.splitlines():
+        words = [_unescaped(word) for word in line.split(b" ")]
+        if len(words) >= 4:
+            found[words[1]] = Mount(words[0], words[2], frozenset(words[3].split(",")))
+    return found
+
+
+def check_path(path: str, field: str, subject: str) -> None:
+    """Refused when something mounted there would take the guest's system away from under it."""
+    plain = re.sub("/+", "/", path).rstrip("/") or "/"
+    if plain in _NOT_OVER or plain.startswith(_NOT_BELOW):
+        hint = "mount it at a path of its own, such as /data"
+        raise Refused(Problem(f"{field}: {path} is the guest's own", subject=subject, hint=hint))
+
+
+def make_folder(agent: Agent, path: str, subject: str) -> str:
+    """The folder is there; where it really is, links on the way followed: so the kernel's table will call it."""
+    done = agent.run(["/bin/sh", "-c", _MAKE, "sh", path], _TIMEOUT)
+    if done.code != 0:
+        raise GuestFailed(Problem(f"{path}: cannot be made a folder", subject=subject, detail=_said(done.err)))
+    return done.out.decode("utf-8", "surrogateescape").removesuffix("\n")
+
+
+def mount(agent: Agent, source: str, type: str | None, path: str, options: Sequence[str], subject: str) -> None:
+    """``path`` is an existing folder; type None: whatever the guest finds. GuestFailed with the guest's words."""
+    words = ["mount", *(("-t", type) if type else ()), *(("-o", ",".join(options)) if options else ()), source, path]
+    done = agent.run(words, _TIMEOUT)
+    if done.code != 0:
+        what = f"{path}: the guest cannot mount {source} there"
+        raise GuestFailed(Problem(what, subject=subject, detail=_said(done.err + done.out)))
+
+
+def unmount(agent: Agent, path: str, subject: str, lazy: bool = False) -> None:
+    """Take away what is mounted there, and see that what was written is on it.
+
+    lazy: at once, whoever uses it. Never for a disk: what has files open goes on writing to it. Without it, Refused
+    when it is in use, with who uses it as far as that can be told.
+    """
+    done = agent.run(["umount", *(["-l"] if lazy else []), path], _TIMEOUT)
+    if done.code == 0 or path not in mounted(agent):
+        return
+    users = ", ".join(_users(agent, path))
+    what = f"{path} is in use in the guest" + (f" by {users}" if users else "")
+    hint = "it stays as it is: end what uses it, then apply again"
+    raise Refused(Problem(what, subject=subject, detail=_said(done.err), hint=hint))
+
+
+def is_mounted(table: Mapping[str, Mount], path: str, source: str) -> bool:
+    """Whether that, and nothing on top of it, is mounted there."""
+    return path in table and table[path].source == source
+
+
+def _users(agent: Agent, path: str) -> list[str]:
+    """Who has something open below that path; at most a handful."""
+    return _said(agent.run(["/bin/sh", "-c", _BUSY, "sh", path], _TIMEOUT).out).splitlines()[:5]
+
+
+def _said(words: bytes) -> str:
+    return words.decode("utf-8", "replace").strip()[-2000:]
+
+
+def _unescaped(word: bytes) -> str:
+    """The kernel writes a blank as ``\\040``."""
+    return _ESCAPED.sub(lambda found: bytes([int(found[1], 8) & 0xFF]), word).decode("utf-8", "surrogateescape")
