@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from reconciler.model import Observed, ResourceId, Spec
+from reconciler.model import Condition, Observed, ResourceId, Spec
 
 _IN_MACHINES = {"Share": "shares", "Device": "devices", "PortForward": "forwards"}
 _IN_CONTAINERS = {"Share": "share-", "Device": "device-", "PortForward": "port-"}
@@ -83,11 +83,24 @@ def observed(world: Iterable[Observed]) -> list[Observed]:
                 needs = (*earlier.needs, guest.id)
                 if "mounts" in spec:
                     spec["mounts"] = [*earlier.spec["mounts"], *spec["mounts"]]
-            backend = earlier.backend if earlier is not None else guest.backend
+            first = earlier or guest
             found[key] = Observed(
-                id, backend, spec, owned=guest.owned, environment=guest.environment, applied=spec, needs=needs
+                id,
+                first.backend,
+                spec,
+                owned=guest.owned,
+                environment=guest.environment,
+                applied=spec,
+                needs=needs,
+                conditions=(*(earlier.conditions if earlier is not None else ()), *_about(guest, id)),
             )
     return list(found.values())
+
+
+def _about(guest: Observed, id: ResourceId) -> tuple[Condition, ...]:
+    """What the guest has to say of it: conditions whose message names it, as in ``stick: not there``."""
+    names = tuple(f"{name}:" for name in (id.name, place(guest.id.kind, id)[1], str(id)))
+    return tuple(one for one in guest.conditions if any(part.startswith(names) for part in one.message.split("; ")))
 
 
 def _described(kind: str, guest: ResourceId, one: Mapping[str, Any]) -> dict[str, Any]:

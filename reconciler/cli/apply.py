@@ -73,12 +73,13 @@ def _apply(
     show_problems(unanswered(world))
     if promised is not None:
         saved.refuse_if_moved(promised, plan)
-    if arguments.output == "table" and (arguments.verbose or not plan.in_sync):
+    waits = any(step.waiting for step in plan.steps)
+    if arguments.output == "table" and (arguments.verbose or waits or not plan.in_sync):
         tell(plan_lines(plan, wanted.desired, arguments.verbose))
     elif plan.blocker:
         show_problems([plan.blocker])
     # Whoever applies a saved plan has seen it: it is not asked about again.
-    if plan.blocker or not agreed(plan, arguments.yes or promised is not None, wanted.approve):
+    if plan.blocker or not agreed(plan, arguments.yes or promised is not None, wanted.approve, wanted.desired):
         return PROBLEM
     with Carrier(plan, arguments.parallel, "apply") as carrier:
         done = loop.apply_plan(wanted, plan, world, backends, options, carrier.options)

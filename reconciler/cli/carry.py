@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from reconciler.cli import BUG, DONE, INTERRUPTED, PROBLEM
 from reconciler.cli.screen import is_terminal, show, show_json, show_problems, tell
-from reconciler.model import Effect, Plan, ResourceId, Result, Run, Step, Verb
+from reconciler.model import Desired, Effect, Plan, ResourceId, Result, Run, Step, Verb
 from reconciler.paths import state_dir
+from reconciler.planning.waiting import limit
 from reconciler.problems import Problem
 from reconciler.view.plans import counted
 from reconciler.view.text import has_colour, line
@@ -25,9 +26,17 @@ if TYPE_CHECKING:
 _GRACE = 8.0  # seconds that running steps get after Ctrl-C; every step survives being cut off
 
 
-def agreed(plan: Plan, yes: bool, approve: Mapping[str, bool]) -> bool:
-    """Whether the plan may be carried out: asked of a person, only where something is interrupted."""
-    harmful = [step for step in plan.work if step.disruptive and not _approved(step, approve)]
+def agreed(
+    plan: Plan, yes: bool, approve: Mapping[str, bool], desired: Mapping[ResourceId, Desired] | None = None
+) -> bool:
+    """Whether the plan may be carried out: asked of a person, only where something is interrupted, and neither
+    environment.yaml (``approve``) nor the resource itself (``updatePolicy``) lets it happen unattended."""
+    wanted = desired or {}
+    harmful = [
+        step
+        for step in plan.work
+        if step.disruptive and not _approved(step, approve) and not _foreseen(step, wanted.get(step.id))
+    ]
     if yes or not harmful:
         return True
     names = ", ".join(str(step.id) for step in harmful[:5]) + (" …" if len(harmful) > 5 else "")
@@ -52,11 +61,18 @@ def agreed(plan: Plan, yes: bool, approve: Mapping[str, bool]) -> bool:
 
 def _approved(step: Step, approve: Mapping[str, bool]) -> bool:
     """What environment.yaml allows to happen unattended."""
-    if step.verb is Verb.DELETE:
-        return bool(approve.get("delete"))
+    needed = {"delete"} if step.deletes else set()
     if step.effect is Effect.REPLACE:
-        return bool(approve.get("replace"))
-    return bool(approve.get("restart"))
+        needed.add("replace")
+    elif step.effect in (Effect.STOP, Effect.RESTART) and step.verb is not Verb.DELETE:
+        needed.add("restart")
+    return all(approve.get(name) for name in needed)
+
+
+def _foreseen(step: Step, want: Desired | None) -> bool:
+    """Whether the resource's own ``updatePolicy`` lets it happen unattended. That data goes, it never does."""
+    most = limit(want) if want is not None else None
+    return most is not None and not step.deletes and step.effect.severity <= most.severity
 
 
 class Carrier:

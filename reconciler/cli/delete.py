@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from reconciler import attachments
 from reconciler.cli import PROBLEM
 from reconciler.cli.carry import Carrier, agreed
 from reconciler.cli.screen import show_problems, tell
@@ -52,7 +53,9 @@ def _targets(arguments: argparse.Namespace) -> tuple[Mapping[ResourceId, Desired
 def _environment_of(desired: Mapping[ResourceId, Desired], targets: Targets) -> str:
     """Whose the named resources are, when nobody said; they must agree."""
     with opened(desired.values(), settings(ANY_ENVIRONMENT), everything=True) as backends:
-        marks = {seen.environment for seen in observe(backends) if seen.id in targets and seen.environment}
+        world = observe(backends)
+        found = [seen for seen in (*world, *attachments.observed(world)) if seen.id in targets]
+    marks = {seen.environment for seen in found if seen.environment}
     if len(marks) > 1:
         names = ", ".join(sorted(mark for mark in marks if mark))
         raise UsageError(Problem(f"they belong to several environments: {names}", hint="say --environment"))

@@ -23,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
         if "/" in arguments.target:
             resource_id(arguments.target)
     with look(arguments) as seen:
-        chosen = [one for one in seen.world if _is_chosen(one, arguments)]
+        chosen = [one for one in seen.resources if _is_chosen(one, arguments)]
         _show(seen, sorted(chosen, key=lambda one: (one.id, one.backend)), arguments.output, arguments.target)
     trouble = _trouble(seen, chosen, arguments)
     show_problems(trouble)
@@ -59,7 +59,7 @@ def _show(seen: Seen, chosen: list[Observed], form: str, asked: str | None) -> N
 
 def _trouble(seen: Seen, chosen: list[Observed], arguments: argparse.Namespace) -> list[Problem]:
     if "/" in (arguments.target or "") and not chosen:
-        known = [str(one.id) for one in seen.world]
+        known = [str(one.id) for one in seen.resources]
         missing = Problem(
             "there is no such resource", subject=arguments.target, hint=suggestion(arguments.target, known)
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from reconciler import attachments
 from reconciler.cli.session import ANY_ENVIRONMENT, opened, read, resource_id, settings, suggestion, unanswered
 from reconciler.model import GUESTS, Condition, Desired, Observed, Power, ResourceId, World
 from reconciler.observation import observe
@@ -21,6 +22,11 @@ class Seen:
 
     backends: Mapping[str, Backend]
     world: World
+
+    @property
+    def resources(self) -> list[Observed]:
+        """All that is there; Shares, Devices and PortForwards as their guests have them."""
+        return [*self.world, *attachments.observed(self.world)]
 
     @property
     def problems(self) -> list[Problem]:
@@ -38,7 +44,7 @@ def look(arguments: argparse.Namespace) -> Iterator[Seen]:
 
 def find(seen: Seen, name: str, environment: str | None) -> Observed:
     """The one resource of this ``Kind/name``, or the one guest of this bare name; else a UsageError with a way out."""
-    matching = [one for one in seen.world if _is_named(one, name) and environment in (None, one.environment)]
+    matching = [one for one in seen.resources if _is_named(one, name) and environment in (None, one.environment)]
     if len(matching) == 1:
         return matching[0]
     if matching:
@@ -48,7 +54,7 @@ def find(seen: Seen, name: str, environment: str | None) -> Observed:
         )
     if seen.problems:
         raise UsageError([Problem("not found where we could look", subject=name), *seen.problems])
-    known = [str(one.id) for one in seen.world] + [one.id.name for one in seen.world if one.id.kind in GUESTS]
+    known = [str(one.id) for one in seen.resources] + [one.id.name for one in seen.world if one.id.kind in GUESTS]
     raise UsageError(Problem("there is no such resource", subject=name, hint=suggestion(name, known)))
 
 

@@ -84,6 +84,8 @@ def _manifests(verb: argparse.ArgumentParser) -> None:
 def _planning(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--prune", action="store_true", help="delete what we own and nobody declares")
     verb.add_argument("--adopt", action="store_true", help="take over objects of the same name that are not ours")
+    words = "let this happen now, whatever updatePolicy says: what waits for it is done"
+    verb.add_argument("--allow", choices=["restart", "replace"], help=words)
     _only(verb)
     _confirm(verb)
 

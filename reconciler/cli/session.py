@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.model import LOCAL_HOST, Desired, ResourceId, lxd_backend
+from reconciler.model import LOCAL_HOST, Desired, Effect, ResourceId, lxd_backend
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem, UsageError
 
@@ -82,6 +82,7 @@ def plan_options(arguments: argparse.Namespace, wanted: Wanted) -> PlanOptions:
         adopt=getattr(arguments, "adopt", False),
         only=_only(arguments.only, wanted.desired),
         confirm_delete=getattr(arguments, "confirm_delete", False),
+        allow=Effect(arguments.allow) if getattr(arguments, "allow", None) else None,
     )
 
 

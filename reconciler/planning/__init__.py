@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from reconciler.effects import Table
 from reconciler.model import Change, Desired, Effect, Observed, Plan, ResourceId, Step, Verb, World
 from reconciler.planning.asked import Asked, PlanOptions, hold, unanswering, whose
-from reconciler.planning.attaching import carried, clashes, is_attachment, with_clashes
+from reconciler.planning.attaching import carried, clashes, is_attachment
 from reconciler.planning.comparing import compare
 from reconciler.planning.judging import settled, step, verdict
 from reconciler.planning.leaving import deleted, leftover_notes, leftovers, pruned, split_targets, taken_out
 from reconciler.planning.ordering import guard, held_by_needs, in_order
-from reconciler.planning.waiting import given
+from reconciler.planning.waiting import given, told
 
 __all__ = ["PlanOptions", "plan", "plan_delete"]
 
@@ -33,8 +33,7 @@ def plan(
     objects = {id: want for id, want in chosen.items() if not is_attachment(want)}
     taken = clashes(objects, world)
     decided = {
-        id: with_clashes(_decide(asked, given(want, taken.get(id, ()))), taken.get(id, ()))
-        for id, want in objects.items()
+        id: told(_decide(asked, given(want, taken.get(id, ()))), taken.get(id, ())) for id, want in objects.items()
     }
     steps = held_by_needs(objects, decided, world)
     steps |= {id: carried(want, objects, steps) for id, want in chosen.items() if is_attachment(want)}

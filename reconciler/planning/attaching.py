@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from reconciler import attachments
 from reconciler.model import ATTACHMENTS, GUESTS, Change, Desired, Effect, Power, ResourceId, Step, Verb, World
@@ -104,8 +103,3 @@ def overlap(one: Socket, other: Socket) -> bool:
 def is_attachment(want: Desired) -> bool:
     """Whether it has no object of its own."""
     return want.id.kind in ATTACHMENTS
-
-
-def with_clashes(step: Step, found: tuple[Change, ...]) -> Step:
-    """A guest's step, with the ports that it does not get among what waits."""
-    return replace(step, waiting=(*step.waiting, *found)) if found and step.verb is not Verb.HOLD else step

@@ -10,7 +10,7 @@ from reconciler.effects import Table, effect_of, plugs, worst
 from reconciler.model import Change, Desired, Effect, Observed, Power, Step, Verb
 from reconciler.planning.asked import Asked, hold
 from reconciler.planning.comparing import same_record
-from reconciler.planning.waiting import Changes, given, split
+from reconciler.planning.waiting import Changes, given, split, told
 
 LATER_FIELDS: Mapping[str, Mapping[str, object]] = {"VirtualMachine": {"restart": "never", "lxd": False}}
 """Fields that this version records without acting upon them, each with the value that asks for nothing."""
@@ -35,8 +35,8 @@ def verdict(asked: Asked, want: Desired, seen: Observed, changes: Changes, notes
     if (why_not := _keeps_data(want, seen, now)) is not None:
         return _held(want, why_not, effect, judged)
     if not now:
-        return replace(settled(given(want, waiting), seen, notes), waiting=waiting)
-    return replace(_changing(want, effect, now, notes, reason), waiting=waiting)
+        return told(settled(given(want, waiting), seen, notes), waiting)
+    return told(_changing(want, effect, now, notes, reason), waiting)
 
 
 def settled(want: Desired, seen: Observed, notes: Notes) -> Step:
@@ -51,8 +51,8 @@ def settled(want: Desired, seen: Observed, notes: Notes) -> Step:
 
 def step(want: Desired, verb: Verb, effect: Effect, reason: str, changes: Changes, notes: Notes) -> Step:
     """The step, with a word on what of it has no effect yet."""
-    told = (*notes, *_later_notes(want)) if verb is not Verb.NOOP else notes
-    return Step(want.id, want.backend, verb, reason, effect, changes, notes=told)
+    words = (*notes, *_later_notes(want)) if verb is not Verb.NOOP else notes
+    return Step(want.id, want.backend, verb, reason, effect, changes, notes=words)
 
 
 def _changing(want: Desired, effect: Effect, now: Changes, notes: Notes, reason: str) -> Step:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler.effects import worst
-from reconciler.model import Change, Desired, Effect, Path, Power, Spec
+from reconciler.model import Change, Desired, Effect, Path, Power, Spec, Step, Verb
 
 _LIMITS = {"live": Effect.LIVE, "restart": Effect.RESTART, "replace": Effect.REPLACE}
 _NAMED = frozenset({"disks", "nics", "shares", "devices", "forwards"})
@@ -48,6 +48,14 @@ def given(want: Desired, waiting: Iterable[Change]) -> Desired:
     whole = want.spec if want.later is None else want.later
     later = _without(whole, (change for change in left if change.effect is not Effect.RESTART))
     return replace(want, spec=spec, later=later if later != spec else None)
+
+
+def told(step: Step, waiting: Changes) -> Step:
+    """The step with what waits; nothing waits for a step that is held."""
+    if not waiting or step.verb is Verb.HOLD:
+        return step
+    reason = "as declared, but for what waits" if step.verb is Verb.NOOP else step.reason
+    return replace(step, waiting=(*step.waiting, *waiting), reason=reason)
 
 
 def _goes_down(want: Desired, judged: Changes) -> bool:

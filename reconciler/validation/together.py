@@ -19,8 +19,9 @@ def check_set(documents: Sequence[Document]) -> list[Problem]:
     problems += _same_guest_names(named)
     problems += _renamings(named)
     problems += _machine_hosts(named)
-    for claims in (_subnets(documents), _disk_paths(documents), _macs(documents), _listeners(documents)):
+    for claims in (_subnets(documents), _disk_paths(documents), _macs(documents)):
         problems += _clashes(claims)
+    problems += _listeners(named)
     return problems
 
 
@@ -147,7 +148,61 @@ def _macs(documents: Sequence[Document]) -> Iterator[Claim]:
                 yield nic["mac"].lower(), document, ("spec", "nics", index, "mac"), nic["mac"]
 
 
-def _listeners(documents: Sequence[Document]) -> Iterator[Claim]:
-    for document, spec in _of_kind(documents, "PortForward"):
-        what = (spec["listen"], spec.get("protocol", "tcp"))
-        yield what, document, ("spec", "listen"), f"{spec['listen']} ({what[1]})"
+def _listeners(named: Named) -> Iterator[Problem]:
+    """Two that would listen on one port of one machine: forwarded ports, and raw proxy devices of containers.
+
+    An address that stands for all (``0.0.0.0``, ``::``) clashes with every other one there.
+    """
+    places: dict[tuple[str, str, int], list[tuple[str, Document, Path]]] = {}
+    for place, protocol, address, port, document, path in _ports(named):
+        earlier = places.setdefault((place, protocol, port), [])
+        clash = next((one for one in earlier if _same_address(one[0], address)), None)
+        earlier.append((address, document, path))
+        if clash is not None:
+            other = f"{subject_of(clash[1].data)} at {locate(clash[1], clash[2])}"
+            listen = f"{f'[{address}]' if ':' in address else address}:{port} ({protocol})"
+            yield _at(document, path, f"{listen} is that of {other}", "give each its own")
+
+
+def _same_address(one: str, other: str) -> bool:
+    everywhere = {"::": True, "0.0.0.0": ":" not in one + other}  # noqa: S104  compared with, never bound
+    return one == other or everywhere.get(one, False) or everywhere.get(other, False)
+
+
+def _ports(named: Named) -> Iterator[tuple[str, str, str, int, Document, Path]]:
+    """Machine, protocol, address, port, and where that is written."""
+    for (kind, _name), document in named.items():
+        spec = document.data.get("spec") or {}
+        if kind == "PortForward":
+            guest = named.get(tuple(spec["target"].split("/", 1)))
+            for address, port in _sockets(spec["listen"]):
+                yield _machine(named, guest), spec.get("protocol", "tcp"), address, port, document, ("spec", "listen")
+        elif kind == "Container":
+            for name, device in (spec.get("devices") or {}).items():
+                protocol, _, listen = str(device.get("listen", "")).partition(":")
+                if device.get("type") == "proxy" and device.get("bind", "host") == "host":
+                    for address, port in _sockets(listen):
+                        path = ("spec", "devices", name, "listen")
+                        yield _machine(named, document), protocol, address, port, document, path
+
+
+def _sockets(listen: str) -> Iterator[tuple[str, int]]:
+    """Address and ports of ``127.0.0.1:80`` or ``[::]:80-90,100``; nothing where it is something else."""
+    given, _, ports = listen.rpartition(":")
+    try:
+        address = str(ipaddress.ip_address(given.strip("[]")))
+        for part in ports.split(","):
+            first, _, last = part.partition("-")
+            for port in range(int(first), min(int(last or first), 65535) + 1):
+                yield address, port
+    except ValueError:
+        return
+
+
+def _machine(named: Named, guest: Document | None) -> str:
+    """Whose ports the guest's host has: this machine's unless the Host is another one, or inside of a VM."""
+    name = ((guest.data.get("spec") or {}) if guest is not None else {}).get("host", LOCAL_HOST)
+    host = named.get(("Host", name))
+    lxd = host.data["spec"]["lxd"] if host is not None else {}
+    elsewhere = "url" in lxd or "virtualMachine" in lxd or (host is None and ("VirtualMachine", name) in named)
+    return name if elsewhere and name != LOCAL_HOST else LOCAL_HOST

@@ -35,6 +35,7 @@ def step_document(step: Step) -> Document:
         "effect": step.effect.value,
         "reason": step.reason,
         "changes": [change_document(change) for change in step.changes],
+        "waiting": [change_document(change) for change in step.waiting],
         "after": [str(id) for id in step.after],
     }
     if step.notes:
@@ -43,13 +44,14 @@ def step_document(step: Step) -> Document:
 
 
 def change_document(change: Change) -> Document:
-    """One field that differs; secrets as digests."""
+    """One field that differs; secrets as digests. destroys: data goes with it."""
     return {
         "op": change.op,
         "path": list(change.path),
         "old": masked(change.path, change.old),
         "new": masked(change.path, change.new),
         "effect": change.effect.value,
+        "destroys": change.destroys,
         "note": change.note,
     }
 

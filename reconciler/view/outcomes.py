@@ -49,6 +49,9 @@ def run_lines(run: Run) -> Iterator[Line]:
     if run.plan.in_sync:
         yield summary_line(run.plan)
         return
+    for step in run.plan.steps:
+        for change in step.waiting:
+            yield line((clean(f"{step.id}: "), "bold"), clean(f"{change.field} {change.note}"))
     counts = Counter(_word(outcome) for outcome in run.outcomes)
     numbers = ", ".join(f"{count} {word}" for word, count in counts.items())
     if run.converged:

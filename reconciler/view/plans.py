@@ -53,7 +53,7 @@ def plan_lines(plan: Plan, desired: Mapping[ResourceId, Desired], verbose: bool 
     told = [
         list(step_lines(step, desired.get(step.id), verbose))
         for step in plan.steps
-        if verbose or step.verb is not Verb.NOOP or step.notes
+        if verbose or step.verb is not Verb.NOOP or step.notes or step.waiting
     ]
     for lines in told:
         yield from lines
@@ -79,6 +79,7 @@ def step_lines(step: Step, want: Desired | None, verbose: bool = False) -> Itera
     rows: list[list[Span]] = [_change_row(change) for change in step.changes]
     if step.verb is Verb.CREATE and want is not None and not rows:
         rows = _new_rows(want, verbose)
+    rows += [_waiting_row(change) for change in step.waiting]
     yield from columns(rows, indent=6)
     for note in step.notes:
         yield line("      ", ("note: ", "note"), clean(note))
@@ -113,6 +114,12 @@ def _change_row(change: Change) -> list[Span]:
     return row
 
 
+def _waiting_row(change: Change) -> list[Span]:
+    """What is not made so now; its note says until when."""
+    field, value, _effect, note = _change_row(change)
+    return [field, (value[0], "dim"), ("waits", "note"), note]
+
+
 def _new_rows(want: Desired, verbose: bool) -> list[list[Span]]:
     """The fields of what is created; defaults, and how we treat it, only when ``verbose``."""
     if verbose:
@@ -140,13 +147,16 @@ def _new_row(path: Path, words: str) -> list[Span]:
 def summary_line(plan: Plan) -> Line:
     """``Plan: 2 to create, 1 to restart; 3 unchanged.`` or that there is nothing to do."""
     counts = plan.summary()
+    waiting = sum(1 for step in plan.steps if step.waiting)
     if plan.in_sync:
-        return line(("Nothing to do", "good"), f": {counted(len(plan.steps), 'resource')} as declared.")
+        rest = f", but for what waits in {waiting}" if waiting else ""
+        return line(("Nothing to do", "good"), f": {counted(len(plan.steps), 'resource')} as declared{rest}.")
     parts = [(f"{counts[verb.value]} {words}", STYLES[verb]) for verb, words in _COUNTED if verb.value in counts]
     spans: list[Span] = [("Plan: ", "bold")]
     for index, part in enumerate(parts):
         spans += [(", ", "")] if index else []
         spans.append(part)
+    spans += [(f"; something waits in {waiting}", "note")] if waiting else []
     return (*spans, (".", ""))
 
 
@@ -158,15 +168,22 @@ def counted(count: int, noun: str) -> str:
 def diff_lines(plan: Plan) -> Iterator[Line]:
     """The plan as a unified list of fields: ``-`` what is there, ``+`` what is declared."""
     for step in plan.steps:
-        if step.verb is Verb.NOOP:
+        if step.verb is Verb.NOOP and not step.waiting:
             continue
         name = clean(str(step.id))
         yield line((f"--- {name} (observed)", "bold"))
         yield line((f"+++ {name} (declared)", "bold"))
-        if not step.changes:
+        if not step.changes and not step.waiting:
             yield line((f"@@ {step.verb.value}: {clean(step.reason)} @@", "note"))
-        for change in step.changes:
-            if change.op != "add":
-                yield line((f"-{clean(change.field)}: {shown(change.path, change.old)}", "bad"))
-            if change.op != "remove":
-                yield line((f"+{clean(change.field)}: {shown(change.path, change.new)}", "good"))
+        yield from _change_lines(step.changes)
+        for change in step.waiting:
+            yield line((f"@@ {clean(change.note)} @@", "note"))
+            yield from _change_lines([change])
+
+
+def _change_lines(changes: Iterable[Change]) -> Iterator[Line]:
+    for change in changes:
+        if change.op != "add":
+            yield line((f"-{clean(change.field)}: {shown(change.path, change.old)}", "bad"))
+        if change.op != "remove":
+            yield line((f"+{clean(change.field)}: {shown(change.path, change.new)}", "good"))

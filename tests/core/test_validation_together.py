@@ -98,3 +98,51 @@ def test_a_vm_that_gives_a_host_does_not_stand_for_another_lxd() -> None:
     assert "this machine's LXD" in clashes(written("VirtualMachine", "lxd: true", "local"))[0]
     assert clashes(vm, written("Host", "lxd: {virtualMachine: far}", "far")) == []
     assert clashes(vm) == []
+
+
+def forward(name: str, listen: str, rest: str = "target: Container/a\nport: 80") -> str:
+    return written("PortForward", f"listen: '{listen}'\n{rest}", name)
+
+
+def proxy(listen: str, rest: str = "") -> str:
+    return written(
+        "Container", f"image: a\ndevices: {{p: {{type: proxy, listen: '{listen}', connect: x{rest}}}}}", "raw"
+    )
+
+
+@pytest.mark.parametrize(
+    ("listen", "other", "expected"),
+    [
+        ("127.0.0.1:80", forward("two", "0.0.0.0:80"), "listen: 0.0.0.0:80 (tcp) is that of PortForward/one"),
+        ("0.0.0.0:80", forward("two", "127.0.0.1:80"), "listen: 127.0.0.1:80 (tcp) is that of PortForward/one"),
+        ("[::]:80", forward("two", "127.0.0.1:80"), "listen: 127.0.0.1:80 (tcp) is that of PortForward/one"),
+        ("[::1]:80", forward("two", "[0::1]:80"), "listen: [::1]:80 (tcp) is that of PortForward/one"),
+        ("127.0.0.1:80", proxy("tcp:127.0.0.1:80"), "devices.p.listen: 127.0.0.1:80 (tcp) is that of PortForward/one"),
+        ("127.0.0.1:85", proxy("tcp:0.0.0.0:22,80-90"), "devices.p.listen: 0.0.0.0:85 (tcp) is that of PortForward/"),
+    ],
+)
+def test_a_port_is_listened_on_once(listen: str, other: str, expected: str) -> None:
+    (problem,) = clashes(CONTAINER.replace("web", "a"), forward("one", listen), other)
+    assert expected in problem
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        forward("two", "127.0.0.2:80"),
+        forward("two", "127.0.0.1:81"),
+        forward("two", "[::1]:80"),
+        forward("two", "127.0.0.1:80", "target: Container/a\nport: 80\nprotocol: udp"),
+        proxy("tcp:127.0.0.1:80", ", bind: instance"),
+        proxy("unix:/run/x.sock"),
+    ],
+)
+def test_other_ports_are_no_clash(other: str) -> None:
+    assert clashes(CONTAINER.replace("web", "a"), forward("one", "127.0.0.1:80"), other) == []
+
+
+def test_another_machine_has_ports_of_its_own() -> None:
+    lxd = "lxd: {url: 'https://far:8443', serverCertificate: s, clientCertificate: c, clientKey: k}"
+    far = written("Container", "image: a\nhost: far\ndevices: {p: {type: proxy, listen: 'tcp:127.0.0.1:80'}}", "b")
+    here = forward("one", "127.0.0.1:80")
+    assert clashes(CONTAINER.replace("web", "a"), here, far, written("Host", lxd, "far")) == []
