@@ -6,6 +6,9 @@ documentation means that LXD accepts it; where that is not the same as taking ef
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from reconciler.effects import Rule, Table
 from reconciler.model import Effect
 
@@ -80,7 +83,34 @@ _SECURITY = {
     "config.<security.secureboot>": _VIRTUAL_MACHINE,
 }
 
-_DEVICE = Rule(Effect.RESTART, "not yet known to be safe on a running container")
+_COLD = Rule(Effect.RESTART, "LXD plugs this type in only before a start")
+_ROOT = Rule(Effect.RESTART, "the root disk is looked at before a start")
+_PLUGGED = Rule(Effect.LIVE, "taken out and plugged in again: whoever uses it at that moment is cut off")
+_IN_PLACE = Rule(Effect.LIVE, "changed as it is, nothing is cut off")
+_LEASE = Rule(Effect.LIVE, "changed as it is; the container takes the new address with its next lease")
+_IS_COLD: tuple[tuple[Mapping[str, str], Rule], ...] = (
+    ({"type": "nic", "nictype": "ipvlan"}, _COLD),
+    ({"type": "gpu", "gputype": "mig"}, _COLD),
+    ({"type": "disk", "path": "/"}, _ROOT),
+    ({"type": "pci"}, Rule(Effect.IMPOSSIBLE, "LXD gives PCI devices to its virtual machines only")),
+)
+
+# What LXD changes without taking the device out (UpdatableFields in its source); everything else it plugs in anew.
+_DEVICES = {
+    "devices.*": Rule(Effect.LIVE, "plugged in or out while it runs", like=_IS_COLD),
+    "devices.*.*": _PLUGGED,
+    "devices.*.<limits.*>": _IN_PLACE,
+    "devices.*.size": Rule(Effect.LIVE, "changed as it is, where the pool enforces sizes at all (a dir pool does not)"),
+    "devices.*.<size.state>": _LATER,
+    "devices.*.<ipv4.address>": _LEASE,
+    "devices.*.<ipv6.address>": _LEASE,
+    "devices.*.<ipv4.routes*>": _IN_PLACE,
+    "devices.*.<ipv6.routes*>": _IN_PLACE,
+    "devices.*.<security.mac_filtering>": _IN_PLACE,
+    "devices.*.<security.ipv4_filtering>": _IN_PLACE,
+    "devices.*.<security.ipv6_filtering>": _IN_PLACE,
+    "devices.*.<security.acls*>": _IN_PLACE,
+}
 
 CONTAINER = {
     "power": Rule(Effect.STOP, "the manifest says so"),
@@ -92,7 +122,7 @@ CONTAINER = {
     "nesting": _NEXT_START,
     "privileged": _NEXT_START,
     "cloudInit.**": _CLOUD_INIT,
-    "devices.**": _DEVICE,
+    **_DEVICES,
     "ephemeral": Rule(Effect.LIVE, "concerns what happens when it stops"),
     "files.**": Rule(Effect.LIVE, "the files are written again; whoever reads them only at its start does not notice"),
     "run": Rule(Effect.LIVE, "commands with when: change run now"),
@@ -195,3 +225,21 @@ TABLE: Table = {
     "Volume": VOLUME,
     "Host": HOST,
 }
+
+
+def rules_of(devices: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]) -> dict[str, Rule]:
+    """Where the devices that an instance has differ from the table, by their type. missing: not there, and why."""
+    rules: dict[str, Rule] = {}
+    for name, device in devices.items():
+        rule = next((rule for fields, rule in _IS_COLD if fields.items() <= device.items()), None)
+        if rule is not None:
+            rules[f"devices.<{name}>"] = rules[f"devices.<{name}>.*"] = rule
+        if rule is _ROOT:
+            rules[f"devices.<{name}>.pool"] = Rule(Effect.IMPOSSIBLE, "LXD moves a root disk only with its container")
+            rules |= {pattern.replace("*", f"<{name}>", 1): _DEVICES[pattern] for pattern in _ROOT_IN_PLACE}
+        if why := missing.get(name):
+            rules[f"devices.<{name}>.type"] = Rule(Effect.LIVE, f"{why}, although it is configured: plugged in again")
+    return rules
+
+
+_ROOT_IN_PLACE = ("devices.*.size", "devices.*.<size.state>", "devices.*.<limits.*>")

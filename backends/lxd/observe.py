@@ -10,9 +10,11 @@ from typing import Any
 
 from reconciler.backends.lxd.client import Client, is_missing_project
 from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.effects import rules_of
+from reconciler.backends.lxd.inside import Sight, look
 from reconciler.backends.lxd.marks import read_alias_description, read_mark
 from reconciler.backends.lxd.terms import containers, networks, plain
-from reconciler.model import LOCAL_HOST, Observed, ResourceId, Snapshot, Spec
+from reconciler.model import LOCAL_HOST, Condition, Observed, ResourceId, Snapshot, Spec
 from reconciler.problems import Refused
 
 KINDS = ("Container", "Image", "Network", "Profile", "StoragePool", "Project", "Volume")
@@ -90,16 +92,21 @@ def _list(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
 
 
 def _containers(place: Place, within: Deadline) -> Iterator[Observed]:
-    for raw in _list(place, within, "instances"):
-        if raw["type"] == "container":
-            yield observed_container(raw, place.backend)
+    found = [raw for raw in _list(place, within, "instances") if raw["type"] == "container"]
+    plugged = any(raw["devices"] and containers.is_up(raw) for raw in found)
+    sight = look(place.client, within) if plugged else Sight()
+    for raw in found:
+        yield observed_container(raw, place.backend, sight)
 
 
-def observed_container(raw: Mapping[str, Any], backend: str) -> Observed:
-    """One instance as we see it."""
+def observed_container(raw: Mapping[str, Any], backend: str, sight: Sight = Sight()) -> Observed:  # noqa: B008 frozen
+    """One instance as we see it; sight: what can be seen of it besides."""
     id = ResourceId("Container", raw["name"])
     mark = read_mark(raw["config"], str(id))
     spec = containers.spec_of(raw, mark.applied if mark else None)
+    missing = sight.missing(raw) if containers.is_up(raw) else {}
+    for name in missing:
+        spec["devices"][name].pop("type", None)  # it differs from whatever is wanted, and can still be taken away
     base = raw["config"].get("volatile.base_image")
     if mark and mark.image and mark.image.get("fingerprint") in (base, None):
         spec["image"] = {key: value for key, value in mark.image.items() if key != "fingerprint"}
@@ -111,12 +118,32 @@ def observed_container(raw: Mapping[str, Any], backend: str) -> Observed:
         spec,
         power=containers.power_of(raw["status"]),
         owned=mark is not None,
-        revision=revision(*(raw[key] for key in ("config", "devices", "profiles", "ephemeral", "status"))),
+        revision=revision(*(raw[key] for key in _REVISED), sorted(missing)),
         environment=mark.environment if mark else None,
         applied=mark.applied if mark else None,
         pending=mark.pending if mark else None,
         needs=tuple(_container_needs(raw)),
+        conditions=tuple(_device_conditions(raw, missing)),
+        rules=rules_of(raw["devices"] or {}, missing),
     )
+
+
+_REVISED = ("config", "devices", "profiles", "ephemeral", "status")
+
+
+def _device_conditions(raw: Mapping[str, Any], missing: Mapping[str, str]) -> Iterator[Condition]:
+    if missing:
+        said = "; ".join(f"{name}: {why}" for name, why in sorted(missing.items()))
+        yield Condition("DevicesPluggedIn", False, "Missing", said)
+    strange = containers.strangers(raw)
+    if strange:
+        yield Condition("ShareOwners", False, "NotMapped", f"{', '.join(strange)}: {_NOT_MAPPED}")
+
+
+_NOT_MAPPED = (
+    "files belong to nobody (65534) inside, and can be read and written as anybody may; their owners are mapped where "
+    "LXD and its kernel can do so, and, for what may be written, no ordinary user of the host can enter the folder"
+)
 
 
 def _container_needs(raw: Mapping[str, Any]) -> Iterator[ResourceId]:

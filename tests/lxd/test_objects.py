@@ -35,10 +35,9 @@ def image(lab: Lab, name: str, identity: str = IDENTITY, **build: object) -> Des
 def test_a_refused_restart_leaves_the_guest_up(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))
-    nowhere = {"eth0": {"type": "nic", "network": "rtnowhere"}}
-    outcomes = lab.apply(lab.container(name, devices=nowhere))
+    outcomes = lab.apply(lab.container(name, config={"raw.idmap": "both nobody nowhere"}))
     assert outcomes[0].step.verb is Verb.RESTART and outcomes[0].result is Result.FAILED
-    assert "rtnowhere" in str(outcomes[0].problem)
+    assert "ID map" in str(outcomes[0].problem)
     assert seen(lab, lab.container(name)).power == "running"
     lab.converge(lab.container(name))
 

@@ -7,9 +7,10 @@ import time
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from reconciler.backends.lxd.apply import power
-from reconciler.backends.lxd.apply.editing import Raw, check_unmoved, devices_after, edit, merged, remarked
+from reconciler.backends.lxd.apply import plugging, power
+from reconciler.backends.lxd.apply.editing import Raw, devices_after, edit, merged, remarked
 from reconciler.backends.lxd.apply.guest import put_files, run_commands
+from reconciler.backends.lxd.apply.plugging import BODY
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.client import Conflicting, Missing
 from reconciler.backends.lxd.marks import (
@@ -25,11 +26,10 @@ from reconciler.backends.lxd.readiness import wait_until_ready
 from reconciler.backends.lxd.terms import containers as terms
 from reconciler.backends.lxd.terms.values import read_bool
 from reconciler.model import Change, Power, Spec
+from reconciler.ports import only_watching
 from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused
 
-_BODY = ("architecture", "config", "devices", "ephemeral", "profiles", "description")
 _USUAL = {"profiles": ["default"], "ephemeral": False}  # LXD's own choice, for what is no longer said
-_CHECKED = terms.SEEN - {"power", "image", "ephemeral"} | {"cpus", "memory"}
 _PATIENCE = 120.0
 _MOMENT = 0.15
 _APART = "limits.cpu"  # in one request with limits.memory the cpuset stays old
@@ -37,20 +37,21 @@ _APART = "limits.cpu"  # in one request with limits.memory the cpuset stays old
 
 def create(task: Task) -> None:
     """Make it, or finish one of ours that was left half-made."""
-    there = task.client.find("instances", task.name, within=task.deadline)
+    there = task.client.find("instances", task.name, within=task.deadline) if task.observed else None
     if there is not None:
         _resume(task, there.metadata)
         return
     risky = _risky(task.spec)
     task.tell("creating")
     source, image = _source(task)
+    plugging.preflight(task, task.spec.get("devices") or {})
     mark = task.mark("create" if risky else None, image, _owed(task.spec))
     body = {
         "name": task.name,
         "type": "container",
         "source": source,
         "config": terms.config_of(task.spec) | mark_config(mark),
-        "devices": task.spec.get("devices") or {},
+        "devices": plugging.devices_to_be(task, {"devices": {}, "expanded_config": {}}, everything=True),
         "ephemeral": bool(task.spec.get("ephemeral", False)),
     }
     if "profiles" in task.spec:
@@ -58,8 +59,12 @@ def create(task: Task) -> None:
     query = {"target": task.client.address.target} if task.client.address.target else {}
     try:
         task.client.post(("instances",), body, task.deadline, **query)
-    except Conflicting as error:
-        raise Interrupted(error.problem) from error  # it appeared just now: look again
+    except (Conflicting, Interrupted):
+        there = task.client.find("instances", task.name, within=task.deadline)
+        if there is None:
+            raise
+        _resume(task, there.metadata)  # it appeared since we looked: by an earlier try of ours, or by somebody else
+        return
     _bring_up(task, pending=mark.pending, files=None, now=Power.STOPPED)
 
 
@@ -88,7 +93,7 @@ def restart(task: Task) -> None:
     """The same with the guest down in between."""
     raw = task.client.get("instances", task.renamed_from or task.name, within=task.deadline).metadata
     task.check_ours(read_mark(raw["config"], f"Container/{raw['name']}"))
-    check_unmoved(task.step.changes, terms.spec_of(raw), _CHECKED)
+    plugging.check_moved(task, raw)
     _check_root_disk(task, raw)
     with _outliving(task):
         power.stop(task.client, raw["name"], task.deadline, task.tell)
@@ -157,13 +162,18 @@ def _source(task: Task) -> tuple[dict[str, str], dict[str, Any]]:
     image = dict(task.spec["image"])
     if remote := image.get("remote"):
         return {"type": "image", "mode": "pull", **remote}, image
+    known = (image["name"], image.get("identity", ""))
+    if fingerprint := task.images.get(known):
+        return {"type": "image", "fingerprint": fingerprint}, {**image, "fingerprint": fingerprint}
     alias = task.client.find("images", "aliases", image["name"], within=task.deadline)
     if alias is None:
         raise Refused(Problem(f'there is no image "{image["name"]}"', subject=str(task.step.id)))
     fingerprint = alias.metadata["target"]
     mark = read_alias_description(alias.metadata["description"], f"Image/{image['name']}")
-    if mark is not None and mark.applied is not None and mark.applied.get("identity") != image.get("identity"):
-        raise Interrupted(Problem(f"Image/{image['name']} is not the declared one (yet)", hint="apply again"))
+    if mark is not None and mark.applied is not None:
+        if mark.applied.get("identity") != image.get("identity"):
+            raise Interrupted(Problem(f"Image/{image['name']} is not the declared one (yet)", hint="apply again"))
+        task.images[known] = fingerprint
     return {"type": "image", "fingerprint": fingerprint}, {**image, "fingerprint": fingerprint}
 
 
@@ -224,11 +234,24 @@ def _note(task: Task, pending: str) -> None:
 def _configure(task: Task, everything: bool) -> None:
     """Config, devices, profiles: limits.cpu by itself, the rest together with the new mark."""
     keys = terms.keys_touched(task.step.changes)
+    names = terms.devices_touched(task.step.changes)
     if everything:
         keys |= set(terms.config_of(task.spec)) - _ignored(task)
+        names |= set(task.spec.get("devices") or {})
+    if names:
+        _plug(task, names)
     if _APART in keys:
         edit(task, ("instances", task.name), lambda raw: _body(task, raw, {_APART}, everything, last=False))
     edit(task, ("instances", task.name), lambda raw: _body(task, raw, keys, everything, last=True))
+
+
+def _plug(task: Task, names: set[str]) -> None:
+    """The devices of one that runs, each by itself; those of one that is down are only looked at beforehand."""
+    raw = task.client.get("instances", task.name, within=task.deadline).metadata
+    if terms.power_of(raw["status"]) in (Power.RUNNING, Power.PAUSED):
+        plugging.settle(task, raw, names)
+    else:
+        plugging.preflight(task, names)
 
 
 def _ignored(task: Task) -> set[str]:
@@ -241,17 +264,16 @@ def _ignored(task: Task) -> set[str]:
 
 def _body(task: Task, raw: Raw, keys: Collection[str], everything: bool, last: bool) -> dict[str, Any] | None:
     """What to PUT, from a fresh reading; None when nothing would change."""
-    seen = terms.spec_of(raw)
-    check_unmoved(task.step.changes, seen, _CHECKED)
-    body = {key: raw[key] for key in _BODY}
+    plugging.check_moved(task, raw)
+    body = {key: raw[key] for key in BODY}
     body["config"] = merged(raw["config"], terms.config_of(task.spec), keys)
     if last:
         _body_rest(task, raw, body, everything)
-    return body if any(body[key] != raw[key] for key in _BODY) else None
+    return body if any(body[key] != raw[key] for key in BODY) else None
 
 
 def _body_rest(task: Task, raw: Raw, body: dict[str, Any], everything: bool) -> None:
-    body["devices"] = devices_after(task, raw, everything)
+    body["devices"] = plugging.devices_to_be(task, raw, everything)
     for key in _USUAL:
         body[key] = _stated(task, raw, key, everything)
     mark = _mark(task, raw)
@@ -310,7 +332,12 @@ def _run(task: Task, pending: str | None, now: Power) -> str | None:
         raw = task.client.get("instances", task.name, within=task.deadline).metadata
         pending = raw["config"].get(OWED) or "start"
         _note(task, pending)
-    if power.start(task.console, task.deadline, task.tell, now) or pending:
+    names = set(task.spec.get("devices") or {}) if starts else set()
+    folders = plugging.preflight(task, names)
+    started = power.start(task.console, task.deadline, task.tell, now)
+    if started and folders:
+        plugging.verify(task, folders, folders)
+    if started or pending:
         _run_commands(task, pending or "", starts)
         _wait_ready(task)
     return pending
@@ -332,6 +359,7 @@ def _wait_ready(task: Task) -> None:
     patience = float(ready.get("timeout", _PATIENCE))
     try:
         if not _risky({"ready": ready}):
+            only_watching()
             time.sleep(_MOMENT)  # an init that exits does so at once; there is nothing else to wait on
         else:
             task.tell("waiting until it is ready")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reconciler.backends.lxd.apply import shares
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
@@ -37,13 +38,23 @@ def start(console: Console, within: Deadline, tell: Tell, now: Power | None = No
     tell("starting")
     console.forget()
     try:
-        _change(client, name, "start", within)
+        _start(client, name, within)
     except Refused as error:
         if power_now(client, name, within) is Power.RUNNING:
             return True  # an earlier try of ours, whose end we did not hear of, was quicker
         words = f"{error.problem.summary}\n{console.last_words()}"
         raise GuestFailed(Problem("it does not start", detail=words, hint=advice(console))) from error
     return True
+
+
+def _start(client: Client, name: str, within: Deadline) -> None:
+    try:
+        _change(client, name, "start", within)
+    except Refused as error:
+        if shares.UNSHIFTED not in error.problem.summary:
+            raise
+        shares.without_owners(client, name, within)
+        _change(client, name, "start", within)
 
 
 def advice(console: Console) -> str:

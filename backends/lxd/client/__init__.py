@@ -57,6 +57,8 @@ class Client:
     def __init__(self, address: Address) -> None:
         self.address = address
         self.requests = 0
+        self.shifts: bool | None = None
+        """Whether owners can be mapped in shared folders here; None until somebody asked, or tried."""
         self._lock = threading.Lock()
         self._reader = UnixReader(address.socket) if address.socket else None
         self._writer: Writer | None = None

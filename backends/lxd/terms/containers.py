@@ -42,6 +42,9 @@ _NOT_CONFIG = ("volatile.", "image.", PREFIX)
 # it is seen as what our last apply recorded.
 SEEN = frozenset({"power", "image", "nesting", "privileged", "cloudInit", "config", "devices", "profiles", "ephemeral"})
 
+SHARE = "share-"
+"""What the device of a Share is called, before its name."""
+
 _POWER = {
     "Running": Power.RUNNING,
     "Ready": Power.RUNNING,
@@ -56,6 +59,23 @@ _POWER = {
 def power_of(status: str) -> Power:
     """LXD's status as ours; one that we do not know is an error to look at."""
     return _POWER.get(status, Power.ERROR)
+
+
+def is_up(instance: Mapping[str, Any]) -> bool:
+    """Whether there is somebody in it, paused or not."""
+    return power_of(instance["status"]) in (Power.RUNNING, Power.PAUSED)
+
+
+def strangers(instance: Mapping[str, Any]) -> list[str]:
+    """The names of its shares whose files seem to belong to nobody, because their owners are not mapped."""
+    if read_bool((instance.get("expanded_config") or {}).get("security.privileged", "")):
+        return []
+    devices: Mapping[str, Mapping[str, str]] = instance["devices"] or {}
+    return sorted(
+        name
+        for name, one in devices.items()
+        if name.startswith(SHARE) and one.get("type") == "disk" and not read_bool(one.get("shift", ""))
+    )
 
 
 def spec_of(instance: Mapping[str, Any], applied: Spec | None = None) -> dict[str, Any]:

@@ -1,0 +1,187 @@
+"""APPLY for the devices of a running container: one after the other, each seen to be there afterwards.
+
+LXD takes an old device out before it tries the new one, and when it refuses that, the old one is gone from the guest
+although the config still shows it. So a refusal puts the old one back, and what is missing is plugged in again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from reconciler.backends.lxd.apply import shares
+from reconciler.backends.lxd.apply.editing import Raw, check_unmoved, devices_after, edit
+from reconciler.backends.lxd.apply.task import Task
+from reconciler.backends.lxd.inside import Identity, identity_inside, look
+from reconciler.backends.lxd.terms import containers as terms
+from reconciler.backends.lxd.terms.values import read_bool
+from reconciler.problems import BackendError, GuestFailed, Problem, Refused
+
+BODY = ("architecture", "config", "devices", "ephemeral", "profiles", "description")
+CHECKED = terms.SEEN - {"power", "image", "ephemeral"} | {"cpus", "memory"}
+
+Device = Mapping[str, str]
+
+
+def preflight(task: Task, names: Collection[str]) -> dict[str, Identity]:
+    """What can be refused before anything is touched; the folders behind the shares among these devices."""
+    for name in sorted(names):
+        device = (task.spec.get("devices") or {}).get(name) or {}
+        if device.get("type") == "usb" and "serial" in device:
+            _check_serial(task, name)
+    found = shares.identities(task, names)
+    if found:
+        shares.may_shift(task)
+    return found
+
+
+def check_moved(task: Task, raw: Raw) -> None:
+    """Raise Interrupted when what the step is about is not as the plan saw it (see ``editing.check_unmoved``)."""
+    seen = terms.spec_of(raw)
+    for change in task.step.changes:
+        if _is_lame(change.path, change.op, change.old) and change.path[1] in seen["devices"]:
+            seen["devices"][change.path[1]].pop("type", None)  # as observation shows what is not really there
+    check_unmoved(task.step.changes, seen, CHECKED)
+
+
+def devices_to_be(task: Task, raw: Raw, everything: bool) -> dict[str, dict[str, str]]:
+    """The devices as the step makes them, shares with the owners that LXD can give them."""
+    after = devices_after(task, raw, everything)
+    there = raw["devices"] or {}
+    return {name: _as_lxd_has_it(task, raw, name, device, there.get(name)) for name, device in after.items()}
+
+
+def settle(task: Task, raw: Raw, names: Collection[str]) -> None:
+    """Bring these devices of a running container to what is wanted; raises when one is not there in the end."""
+    folders = preflight(task, names)
+    wanted, there = task.spec.get("devices") or {}, raw["devices"] or {}
+    # What goes makes room (a path, a port) for what comes.
+    for name in sorted(names, key=lambda name: (name in wanted, name not in there, name)):
+        _settle_one(task, name)
+    verify(task, folders, names)
+
+
+def verify(task: Task, folders: Mapping[str, Identity], names: Collection[str]) -> None:
+    """See that these devices are in the running container, and that shares show the folders that were meant."""
+    wanted = {name for name in names if name in (task.spec.get("devices") or {})}
+    if not wanted:
+        return
+    sight = look(task.client, task.deadline)
+    pid = sight.init_of(task.name)
+    if pid is None:
+        return  # it went down, or lives on another machine
+    for name, folder in folders.items():
+        seen = identity_inside(pid, task.spec["devices"][name]["path"])
+        if seen is not None and seen != folder:
+            _put(task, name, None)
+            why = "its folder was exchanged for another one meanwhile: unplugged again"
+            raise Refused(Problem(f"{name}: {why}", subject=str(task.step.id)))
+    missing = sight.missing(task.client.get("instances", task.name, within=task.deadline).metadata)
+    for name in sorted(wanted & missing.keys()):
+        raise GuestFailed(
+            Problem(
+                f"{name}: LXD says that it is plugged in, but {missing[name]}",
+                subject=str(task.step.id),
+                hint="apply again plugs it in anew",
+            )
+        )
+
+
+def _as_lxd_has_it(task: Task, raw: Raw, name: str, device: Device, there: Device | None) -> dict[str, str]:
+    """One device that is wanted, with what we add by ourselves; as it is when nothing else about it changes."""
+    if there is not None and there == {**device, "shift": there.get("shift")}:
+        return dict(there)
+    config = {**raw["expanded_config"], **terms.config_of(task.spec)}
+    return shares.with_owners(task, name, device, read_bool(config.get("security.privileged", "")))
+
+
+def _settle_one(task: Task, name: str) -> None:
+    raw = task.client.get("instances", task.name, within=task.deadline).metadata
+    before = (raw["devices"] or {}).get(name)
+    wanted = (task.spec.get("devices") or {}).get(name)
+    device = _as_lxd_has_it(task, raw, name, wanted, before) if wanted else None
+    lame = any(one.path[1:2] == (name,) and _is_lame(one.path, one.op, one.old) for one in task.step.changes)
+    if device == before and not lame:
+        return
+    task.tell(f"plugging in {name}" if device else f"unplugging {name}")
+    try:
+        if lame and before:
+            _put(task, name, None)
+        try:
+            _put(task, name, device)
+        except Refused as error:
+            if device is None or "shift" not in device or shares.UNSHIFTED not in error.problem.summary:
+                raise
+            task.client.shifts = False
+            _put(task, name, None)
+            _put(task, name, {key: value for key, value in device.items() if key != "shift"})
+    except Refused as error:
+        back = _put_back(task, name, before)
+        raise Refused(_explained(task, name, error.problem, back)) from error
+
+
+def _is_lame(path: tuple[str, ...], op: str, old: Any) -> bool:
+    """Whether the change is about a device that the config has and the container has not."""
+    if path[:1] != ("devices",):
+        return False
+    typeless = len(path) == 2 and isinstance(old, Mapping) and "type" not in old
+    return typeless or (path[2:] == ("type",) and op == "add")
+
+
+def _put(task: Task, name: str, device: Device | None) -> None:
+    """Have that one device as given, or not at all, and everything else as it is."""
+
+    def change(raw: Raw) -> dict[str, Any] | None:
+        check_moved(task, raw)
+        return _replaced(raw, {name: device})
+
+    edit(task, ("instances", task.name), change)
+
+
+def _replaced(raw: Raw, devices: Mapping[str, Device | None]) -> dict[str, Any] | None:
+    body = {key: raw[key] for key in BODY}
+    kept = {name: device for name, device in (raw["devices"] or {}).items() if name not in devices}
+    body["devices"] = kept | {name: dict(device) for name, device in devices.items() if device}
+    return body if body["devices"] != raw["devices"] else None
+
+
+def _put_back(task: Task, name: str, before: Device | None) -> str:
+    """Plug the old one in again, which LXD has taken out and still shows. Says what came of it."""
+    if before is None:
+        with contextlib.suppress(BackendError):
+            _put_quietly(task, name, None)
+        return ""
+    try:
+        _put_quietly(task, name, None)
+        _put_quietly(task, name, before)
+    except BackendError as error:
+        return f"the old one could not be plugged in again: {error.problem.summary}"
+    return "the old one is plugged in again"
+
+
+def _put_quietly(task: Task, name: str, device: Device | None) -> None:
+    edit(task, ("instances", task.name), lambda raw: _replaced(raw, {name: device}))
+
+
+def _explained(task: Task, name: str, problem: Problem, back: str) -> Problem:
+    summary, hint = problem.summary, problem.hint
+    listen = ((task.spec.get("devices") or {}).get(name) or {}).get("listen")
+    if listen and "address already in use" in summary:
+        back = "\n".join(filter(None, (summary, back)))
+        summary, hint = f"{listen} is taken by another program", f"see who: ss -lnp | grep {listen.rpartition(':')[2]}"
+    return Problem(f"{name}: {summary}", subject=str(task.step.id), detail=back or None, hint=hint)
+
+
+def _check_serial(task: Task, name: str) -> None:
+    """LXD learned to tell sticks apart by their serial number later than 5.0."""
+    server = task.client.get(within=task.deadline).metadata
+    if "device_usb_serial" not in server["api_extensions"]:
+        version = server["environment"]["server_version"]
+        raise Refused(
+            Problem(
+                f"{name}: LXD {version} cannot choose a USB device by its serial number",
+                subject=str(task.step.id),
+                hint="leave serial out: the container gets every device with that vendor and product",
+            )
+        )

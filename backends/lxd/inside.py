@@ -1,0 +1,216 @@
+"""OBSERVE, beyond LXD's own word: whether what its config names is really in the container, as the host's /proc tells.
+
+A device change that LXD refuses half-way leaves the mount, the card or the port gone while its config still shows the
+old one. Only an LXD on this very host can be looked at so; of one elsewhere (or of another user's) the config is
+believed. No command runs in the guest, and no path of the guest is followed out of it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reconciler.backends.lxd.client import Client
+from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.terms.values import read_bool
+from reconciler.beneath import open_beneath
+
+Identity = tuple[int, int]
+"""Device and inode number: the same folder, whatever it is called."""
+
+Device = Mapping[str, str]
+
+_PROC = Path("/proc")
+_MONITOR = b"[lxc monitor] "
+_PORT = re.compile(r"(tcp|udp):.+:\d+")
+_PAIRED = frozenset({"bridged", "p2p", "routed"})
+"""Cards that are a pair, with one end on the host."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What can be seen of the containers of one LXD. inits: LXC's name → the pid of its init."""
+
+    project: str | None = None
+    inits: Mapping[str, int] = field(default_factory=dict)
+    listening: frozenset[tuple[int, str]] = frozenset()
+
+    def init_of(self, name: str) -> int | None:
+        """The host's pid of that container's init; None when it cannot be seen from here."""
+        return self.inits.get(f"{self.project}_{name}" if self.project not in (None, "default") else name)
+
+    def missing(self, raw: Mapping[str, Any]) -> dict[str, str]:
+        """The instance's own devices that are not in the running container although they should be, each with why."""
+        pid = self.init_of(raw["name"])
+        if pid is None or not raw.get("devices"):
+            return {}
+        mounts = _mount_points(pid)
+        if mounts is None:
+            return {}
+        found = {}
+        for name, device in raw["devices"].items():
+            if why := self._why_missing(raw, name, device, pid, mounts):
+                found[name] = why
+        return found
+
+    def _why_missing(
+        self, raw: Mapping[str, Any], name: str, device: Device, pid: int, mounts: frozenset[str]
+    ) -> str | None:
+        kind = device.get("type")
+        if kind == "disk" and device.get("source"):
+            return _missing_disk(device, pid, mounts)
+        if kind in ("unix-char", "unix-block"):
+            return _missing_node(device, pid, mounts)
+        if kind == "nic":
+            return _missing_card(device, raw["config"].get(f"volatile.{name}.host_name"))
+        if kind == "proxy" and not read_bool(device.get("nat", "")) and _PORT.fullmatch(device.get("listen", "")):
+            return None if (pid, device["listen"]) in self.listening else "nothing listens for it"
+        return None
+
+
+def look(client: Client, within: Deadline) -> Sight:
+    """Find the inits of this LXD's containers in one pass over /proc; nothing when it is not on this host."""
+    if client.address.socket is None:
+        return Sight()
+    server = client.get(within=within).metadata["environment"].get("server_pid")
+    folder = _containers_folder(int(server or 0))
+    if folder is None:
+        return Sight()
+    inits: dict[str, int] = {}
+    listening = set()
+    for pid, words in _processes():
+        if words.startswith(_MONITOR):
+            place, _, name = words.removeprefix(_MONITOR).rstrip(b"\0").decode().partition(" ")
+            if place == folder and (init := _child(pid)) is not None:
+                inits[name] = init
+        elif b"\0forkproxy\0" in words:
+            listening |= set(_forwarded(words))
+    return Sight(client.address.project, inits, frozenset(listening))
+
+
+def identity_inside(pid: int, path: str) -> Identity | None:
+    """What stands at that path of the container; None when it cannot be told (a link on the way, no leave to look)."""
+    try:
+        handle = open_beneath(_PROC / str(pid) / "root", Path(path.lstrip("/") or "."))
+    except OSError:
+        return None
+    try:
+        found = os.fstat(handle)
+    finally:
+        os.close(handle)
+    return found.st_dev, found.st_ino
+
+
+def _containers_folder(server: int) -> str | None:
+    """Where that LXD keeps its containers, as its monitors call it; None when it is no process of this host."""
+    try:
+        environment = (_PROC / str(server) / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return None
+    named = [word.removeprefix(b"LXD_DIR=").decode() for word in environment if word.startswith(b"LXD_DIR=")]
+    return f"{named[0] if named else '/var/lib/lxd'}/containers"
+
+
+def _processes() -> Iterator[tuple[int, bytes]]:
+    for entry in os.listdir(_PROC):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/cmdline", "rb") as file:
+                    yield int(entry), file.read()
+            except OSError:
+                continue  # it ended meanwhile
+
+
+def _child(monitor: int) -> int | None:
+    """The init that a monitor watches over. A monitor in the middle of forking has others of its own name."""
+    try:
+        children = (_PROC / str(monitor) / "task" / str(monitor) / "children").read_text(encoding="ascii").split()
+        others = [pid for pid in children if not (_PROC / pid / "cmdline").read_bytes().startswith(_MONITOR)]
+    except OSError:
+        return None
+    return int(others[0]) if others else None
+
+
+def _forwarded(words: bytes) -> Iterator[tuple[int, str]]:
+    """``forkproxy -- PID FD LISTEN PID FD CONNECT``: the container's init is one of the two processes."""
+    parts = words.decode("utf-8", "replace").rstrip("\0").split("\0")
+    rest = parts[parts.index("--") + 1 :] if "--" in parts else []
+    if len(rest) >= 6:
+        for pid in {rest[0], rest[3]}:
+            if pid.isdigit():
+                yield int(pid), rest[2]
+
+
+def _mount_points(pid: int) -> frozenset[str] | None:
+    try:
+        text = (_PROC / str(pid) / "mountinfo").read_bytes()
+    except OSError:
+        return None  # gone meanwhile, or another user's
+    return frozenset(_unescaped(line.split(b" ", 5)[4]) for line in text.splitlines())
+
+
+def _unescaped(point: bytes) -> str:
+    """The kernel writes a blank as ``\\040``."""
+    return re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8)]), point).decode("utf-8", "surrogateescape")
+
+
+def _missing_disk(device: Device, pid: int, mounts: frozenset[str]) -> str | None:
+    path, source = _inside_path(device["path"]), device["source"]
+    outside = _identity(source) if source.startswith("/") and "pool" not in device else None
+    if path not in mounts:
+        optional = not read_bool(device.get("required", "true")) or read_bool(device.get("optional", ""))
+        if (outside is None and source.startswith("/") and optional) or _leads_elsewhere(pid, path):
+            return None
+        return f"nothing is mounted at {path}"
+    if outside is None or device.get("shift") or _is_block(source):
+        return None  # shiftfs and a mounted block device show numbers of their own
+    inside = identity_inside(pid, path)
+    return None if inside in (None, outside) else f"what is mounted at {path} is not {source} any more"
+
+
+def _missing_node(device: Device, pid: int, mounts: frozenset[str]) -> str | None:
+    path = _inside_path(device.get("path") or device.get("source", ""))
+    source = device.get("source")
+    if path in mounts or (source and _identity(source) is None) or _leads_elsewhere(pid, path):
+        return None
+    return f"there is no device at {path}"
+
+
+def _missing_card(device: Device, host_name: str | None) -> str | None:
+    if "network" not in device and device.get("nictype") not in _PAIRED:
+        return None
+    if host_name and os.path.exists(f"/sys/class/net/{host_name}"):
+        return None
+    return "its card is gone"
+
+
+def _inside_path(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))
+
+
+def _leads_elsewhere(pid: int, path: str) -> bool:
+    """Whether the way to that path goes over a link in the container, so that its mount stands under another name."""
+    try:
+        os.close(open_beneath(_PROC / str(pid) / "root", Path(path.lstrip("/") or ".")))
+    except OSError as error:
+        return error.errno != errno.ENOENT
+    return False
+
+
+def _identity(path: str) -> Identity | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_block(path: str) -> bool:
+    return stat.S_ISBLK(os.stat(path).st_mode)
