@@ -5,14 +5,15 @@ Backends' steps are idempotent, so a step that was interrupted is simply tried a
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 from reconciler.model import Desired, Observed, Outcome, Plan, ResourceId, Result, Step, Verb, World
-from reconciler.ports import Backend
+from reconciler.ports import AT_WORK, Backend
 from reconciler.problems import BackendError, Interrupted, Problem, Unreachable
 
 OnEvent = Callable[[ResourceId, str, str], None]
@@ -24,7 +25,8 @@ _PAUSE = 0.3  # seconds before the second try; doubles
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything that executing one plan needs. parallel: steps at once; stop: set when nothing new shall begin."""
+    """Everything that executing one plan needs. parallel: steps at work at once (one that only watches its guest
+    is not); stop: set when nothing new shall begin."""
 
     plan: Plan
     desired: Mapping[ResourceId, Desired]
@@ -40,10 +42,11 @@ def execute(job: Job) -> list[Outcome]:
     outcomes = {step.id: _idle(step) for step in job.plan.steps if step.verb in (Verb.NOOP, Verb.HOLD)}
     waiting = {step.id: step for step in job.plan.work}
     running: dict[Future[Outcome], Step] = {}
-    with ThreadPoolExecutor(max_workers=max(1, job.parallel), thread_name_prefix="step") as pool:
+    places = _Places(max(1, job.parallel))
+    with ThreadPoolExecutor(max_workers=places.count * 2, thread_name_prefix="step") as pool:
         while waiting or running:
             for step in _startable(job, waiting, outcomes):
-                running[pool.submit(_carry_out, job, step)] = waiting.pop(step.id)
+                running[pool.submit(_in_turn, job, places, step)] = waiting.pop(step.id)
             if not running:
                 outcomes.update({step.id: _blocked(step, outcomes, job) for step in waiting.values()})
                 break
@@ -72,6 +75,33 @@ def _startable(job: Job, waiting: dict[ResourceId, Step], outcomes: dict[Resourc
         if all(id in outcomes for id in step.after):
             ready.append(step)
     return ready
+
+
+class _Places:
+    """The places of those at work: so many steps at once, and one that only watches gives its place to the next."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._free = threading.Semaphore(count)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        """Wait for a place, and have it until the end or until ``ports.only_watching`` is said."""
+        self._free.acquire()
+        with contextlib.ExitStack() as held:
+            held.callback(self._free.release)
+            before = AT_WORK.set(held.close)
+            try:
+                yield
+            finally:
+                AT_WORK.reset(before)
+
+
+def _in_turn(job: Job, places: _Places, step: Step) -> Outcome:
+    with places.one():
+        if job.stop is not None and job.stop.is_set():
+            return _blocked(step, {}, job)
+        return _carry_out(job, step)
 
 
 def _carry_out(job: Job, step: Step) -> Outcome:

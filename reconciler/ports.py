@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +16,15 @@ Tell = Callable[[str], None]
 
 Clock = Callable[[], float]
 """Seconds since the epoch."""
+
+AT_WORK: ContextVar[Callable[[], None] | None] = ContextVar("AT_WORK", default=None)
+"""Set around ``apply``: gives back the step's place among those at work. See ``only_watching``."""
+
+
+def only_watching() -> None:
+    """Said inside ``apply`` when the work is done and the guest is only watched: another step may begin meanwhile."""
+    if give_back := AT_WORK.get():
+        give_back()
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ class LxdBackend:
         self._settings = settings
         self._lock = threading.Lock()
         self._client: Client | None = None
+        self._images: dict[tuple[str, str], str] = {}  # a hundred containers of one image ask for it once
 
     @property
     def client(self) -> Client:
@@ -39,6 +40,7 @@ class LxdBackend:
 
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
         """Read everything, or only what these name, in a constant number of requests."""
+        self._images.clear()
         return observe(Place(self.client, self.name, self._host, self._spec), only)
 
     def effects(self) -> Table:
@@ -50,7 +52,7 @@ class LxdBackend:
         from reconciler.backends.lxd.apply import Task, carry_out
 
         deadline = Deadline.after(self._settings.timeout)
-        carry_out(Task(self.client, self._settings, step, desired, observed, tell, deadline))
+        carry_out(Task(self.client, self._settings, step, desired, observed, tell, deadline, self._images))
 
     def probe(self, observed: Observed) -> tuple[Condition, ...]:
         """The readiness conditions of a container right now, each tried once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection
 
 import pytest
@@ -23,7 +24,7 @@ from reconciler.model import (
     Verb,
     World,
 )
-from reconciler.ports import Tell
+from reconciler.ports import Tell, only_watching
 from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused, Unreachable
 
 NAME = "scripted"
@@ -59,8 +60,8 @@ def step(name: str, *after: str, verb: Verb = Verb.CREATE) -> Step:
     return Step(ResourceId("Container", name), NAME, verb, "because", Effect.LIVE, (), ids)
 
 
-def run(backend: Scripted, *steps: Step, stop: threading.Event | None = None) -> dict[str, Outcome]:
-    job = Job(Plan("test", steps), {}, World({}), {NAME: backend}, parallel=4, stop=stop)
+def run(backend: Scripted, *steps: Step, stop: threading.Event | None = None, parallel: int = 4) -> dict[str, Outcome]:
+    job = Job(Plan("test", steps), {}, World({}), {NAME: backend}, parallel=parallel, stop=stop)
     return {outcome.step.id.name: outcome for outcome in execute(job)}
 
 
@@ -100,6 +101,39 @@ def test_independent_steps_run_at_the_same_time() -> None:
     assert set(results(outcomes).values()) == {Result.APPLIED}
 
 
+def test_one_that_only_watches_gives_its_place_to_the_next_and_no_more_than_that() -> None:
+    lock, at_work, most = threading.Lock(), set[str](), list[int]()
+    met = threading.Barrier(2, timeout=10)  # broken, and the steps fail, unless two are in it at once
+
+    def script(step: Step) -> None:
+        with lock:
+            at_work.add(step.id.name)
+            most.append(len(at_work))
+        time.sleep(0.05)
+        with lock:
+            at_work.discard(step.id.name)
+        only_watching()
+        only_watching()
+        met.wait()
+
+    outcomes = run(Scripted(script), *(step(name) for name in "abcdef"), parallel=1)
+    assert set(results(outcomes).values()) == {Result.APPLIED}
+    assert max(most) == 1
+
+
+def test_what_needs_another_waits_for_its_watching_too() -> None:
+    ended: list[str] = []
+
+    def script(step: Step) -> None:
+        assert step.id.name == "a" or ended == ["a"]
+        only_watching()
+        time.sleep(0.1)
+        ended.append(step.id.name)
+
+    assert set(results(run(Scripted(script), step("b", "a"), step("a"))).values()) == {Result.APPLIED}
+    only_watching()  # outside of a step it says nothing to anybody
+
+
 @pytest.mark.parametrize(("error", "calls"), [(Refused, 1), (GuestFailed, 1), (Interrupted, 3), (Unreachable, 3)])
 def test_only_what_may_have_been_chance_is_tried_again(error: type[BackendError], calls: int) -> None:
     backend = Scripted(failing("a", error=error))
@@ -123,6 +157,14 @@ def test_once_asked_to_stop_nothing_new_begins_and_everything_is_accounted_for()
     outcomes = run(backend, step("a"), step("b", "a"), stop=stop)
     assert results(outcomes) == {"a": Result.APPLIED, "b": Result.BLOCKED}
     assert backend.calls == ["a"]
+
+
+def test_once_asked_to_stop_what_was_waiting_for_a_place_does_not_begin_either() -> None:
+    stop = threading.Event()
+    backend = Scripted(lambda step: stop.set())
+    outcomes = run(backend, *(step(name) for name in "abcdef"), stop=stop, parallel=1)
+    assert [outcome.result for outcome in outcomes.values()].count(Result.APPLIED) == len(backend.calls) == 1
+    assert set(results(outcomes).values()) == {Result.APPLIED, Result.BLOCKED}
 
 
 def test_a_bug_of_ours_is_told_and_costs_no_sibling_its_account() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.console import Console
@@ -15,7 +15,10 @@ from reconciler.problems import Problem, Refused
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One step under way. observed is what the plan was made from; the object itself is read again before writing."""
+    """One step under way. observed is what the plan was made from; the object itself is read again before writing.
+
+    images: (name, identity) → fingerprint, for the images that this pass has found to be the declared ones.
+    """
 
     client: Client
     settings: Settings
@@ -24,6 +27,7 @@ class Task:
     observed: Observed | None
     tell: Tell
     deadline: Deadline
+    images: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
