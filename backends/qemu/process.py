@@ -7,31 +7,28 @@ signalled but through a pidfd, after start time and our uuid were compared: pids
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import select
 import signal
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from threading import Event
 
+from reconciler.backends.qemu import companions
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.records import Process, Record
-from reconciler.problems import Problem, Refused, Unreachable
+from reconciler.problems import Interrupted, Problem, Unreachable
 
-_children: set[int] = set()
-"""Those that this very process started: when they end they stay zombies until somebody asks for their exit status."""
+reap, let_outlive = companions.reap, companions.let_outlive
 
 
 def spawn(folder: Folder, argv: Sequence[str], inherit: Sequence[int], uid: int | None) -> Process:
     """Start a QEMU that outlives us. The caller holds the VM's lock and knows that no other QEMU of it is alive."""
     reap()
-    with _alive_lock(folder) as alive, folder.qemu_log.open("wb") as log:
+    subject = f"VirtualMachine/{folder.name}"
+    with companions.hold(folder.alive, subject, "QEMU") as alive, folder.qemu_log.open("wb") as log:
         folder.qemu_log.chmod(0o600)
         child = subprocess.Popen(
             argv,
@@ -47,36 +44,13 @@ def spawn(folder: Folder, argv: Sequence[str], inherit: Sequence[int], uid: int 
             group=uid,
             extra_groups=None if uid is None else kvm_groups(),
         )
-    child.returncode = 0  # it is meant to outlive us, and its Popen: no warning when that goes
-    _children.add(child.pid)
+    let_outlive(child)
     return Process(child.pid, _start_time(child.pid) or 0, _host_boot())
-
-
-def reap() -> None:
-    """Take leave of those we started that have ended."""
-    for pid in list(_children):
-        try:
-            ended = os.waitpid(pid, os.WNOHANG)[0] == pid
-        except ChildProcessError:
-            ended = True
-        if ended:
-            _children.discard(pid)
 
 
 def is_alive(folder: Folder) -> bool:
     """Whether a QEMU of this VM is alive (stopped by a signal counts): the kernel's own answer."""
-    try:
-        handle = os.open(folder.alive, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        # Shared, so that two who ask at the same time do not take each other for a QEMU.
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return companions.is_held(folder.alive)
 
 
 def find(folder: Folder, record: Record) -> Process | None:
@@ -134,6 +108,15 @@ def serial_tail(folder: Folder, start: int, limit: int = 3000) -> str:
 
 
 @contextmanager
+def watched(process: Process) -> Iterator[int]:
+    """A pidfd of it, to be handed to whatever has to end with it. Interrupted when it has ended already."""
+    with _opened(process) as handle:
+        if handle is None:
+            raise Interrupted(Problem(f"its QEMU (pid {process.pid}) has ended"))
+        yield handle
+
+
+@contextmanager
 def _opened(process: Process) -> Iterator[int | None]:
     """A pidfd of it; None when it has ended, or when another process has its pid by now."""
     try:
@@ -176,31 +159,6 @@ def _pids() -> Iterator[int]:
 
 def _host_boot() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-
-
-@contextmanager
-def _alive_lock(folder: Folder) -> Iterator[int]:
-    handle = os.open(folder.alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _take(handle, folder)
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int, folder: Folder) -> None:
-    """Against those who only ask (they hold it for microseconds) we try again; against a QEMU we do not."""
-    deadline = time.monotonic() + 1.0
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK or time.monotonic() > deadline:
-                subject = f"VirtualMachine/{folder.name}"
-                raise Refused(Problem("a QEMU of it is alive: never a second one", subject=subject)) from error
-            Event().wait(0.01)
-        else:
-            return
 
 
 def kvm_groups() -> list[int]:
