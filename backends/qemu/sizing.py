@@ -19,7 +19,6 @@ BLOCK = 2 << 20
 _SMALLEST_SHARE = 4
 """A guest is not asked to give away more than three quarters of what it has booted with."""
 _PLUGGED = "/machine/peripheral/"
-_AT_START = "QEMU takes it only when it starts"
 
 
 def memory_size(declared: int) -> int:
@@ -79,7 +78,7 @@ class Memory:
 
     def rule(self) -> Rule:
         """What another size does to this guest."""
-        note = f"while it runs, it can have from {self.least >> 20} MiB to {self.most >> 20} MiB"
+        note = f"while it runs, it can have {self.least >> 20} MiB to {self.most >> 20} MiB"
         return Rule(Effect.LIVE, note, least=self.least, most=self.most, outside=Effect.RESTART)
 
 
@@ -140,9 +139,9 @@ class Processors:
     def rule(self) -> Rule:
         """What another number does to this guest."""
         least, most = self.least, len(self.slots)
-        if least == most:
-            return Rule(Effect.RESTART, f"it has {most} and no room for more" if most > 1 else _AT_START)
-        note = f"while it runs, it can have from {least} to {most}"
+        note = (
+            f"while it runs, it can have {most}" if least == most else f"while it runs, it can have {least} to {most}"
+        )
         return Rule(Effect.LIVE, note, least=least, most=most, outside=Effect.RESTART)
 
 

@@ -48,7 +48,7 @@ def test_block_node_names_fit_and_differ() -> None:
         ("disks.a.image.identity", "a", "b", Effect.REPLACE),
         ("boot.image.identity", "a", "b", Effect.REPLACE),
         ("boot.commandLine", "a", "b", Effect.RESTART),
-        ("memory.size", 1, 2, Effect.RESTART),
+        ("memory.max", 1, 2, Effect.RESTART),
         ("files./etc/x.sha256", "a", "b", Effect.LIVE),
         ("cpuTopology", None, 1, Effect.UNKNOWN),
     ],
