@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from reconciler.effects import Rule, effect_of, find_rule, worst
+from reconciler.effects import Rule, effect_of, find_rule, plugs, worst
 from reconciler.model import Change, Effect, Power
 
 RULES = {
@@ -66,3 +66,47 @@ def test_worst_is_the_most_harmful() -> None:
     changes = [Change("change", ("x",), 1, 2, effect) for effect in (Effect.LIVE, Effect.REPLACE, Effect.RESTART)]
     assert worst(changes) is Effect.REPLACE
     assert worst([]) is Effect.NONE
+
+
+LIMITED = Rule(Effect.LIVE, "max is 4", least=1, most=4, outside=Effect.RESTART)
+
+
+@pytest.mark.parametrize(
+    ("new", "effect"),
+    [
+        (4, Effect.LIVE),
+        (1, Effect.LIVE),
+        (5, Effect.RESTART),
+        (0, Effect.RESTART),
+        (None, Effect.LIVE),
+        ("0-7", Effect.LIVE),
+    ],
+)
+def test_a_number_outside_of_its_limits_does_something_else(new: object, effect: Effect) -> None:
+    change = Change("change", ("cpus", "count"), 2, new)
+    judged = effect_of(change, "VirtualMachine", Power.RUNNING, {"VirtualMachine": {"cpus.count": LIMITED}})
+    assert (judged.effect, judged.note) == (effect, "max is 4")
+    stopped = effect_of(change, "VirtualMachine", Power.STOPPED, {"VirtualMachine": {"cpus.count": LIMITED}})
+    assert stopped.effect is Effect.LIVE
+
+
+def test_what_the_guest_itself_says_comes_before_the_table() -> None:
+    table = {"VirtualMachine": {"shares.*.path": Rule(Effect.LIVE), "cpus.count": Rule(Effect.LIVE)}}
+    own = {"shares.**": Rule(Effect.RESTART, "virtiofsd is missing")}
+
+    def effect(*path: str) -> Effect:
+        change = Change("change", path, 1, 2)
+        return effect_of(change, "VirtualMachine", Power.RUNNING, table, own).effect
+
+    assert effect("shares", "site", "path") is Effect.RESTART
+    assert effect("cpus", "count") is Effect.LIVE
+
+
+def test_only_what_is_added_takes_a_port() -> None:
+    table = {"VirtualMachine": {"shares.*": Rule(Effect.LIVE, plugs=True), "forwards.*": Rule(Effect.LIVE)}}
+
+    def takes(op: str, *path: str) -> bool:
+        return plugs(Change(op, path, None, {}), "VirtualMachine", table)
+
+    assert takes("add", "shares", "a")
+    assert not takes("remove", "shares", "a") and not takes("add", "forwards", "a") and not takes("add", "novel", "a")

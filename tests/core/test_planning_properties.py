@@ -38,6 +38,7 @@ specs: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
         "devices": st.dictionaries(st.sampled_from(["eth0", "root"]), configs, max_size=2),
         "image": st.fixed_dictionaries({"name": values, "identity": values}),
         "imagePolicy": st.sampled_from(["create", "follow"]),
+        "updatePolicy": st.sampled_from(["live", "restart", "replace"]),
         "files": st.dictionaries(values, st.fixed_dictionaries({"sha256": values}), max_size=2),
     },
 )
@@ -111,3 +112,31 @@ def test_what_runs_first_is_never_after_what_needs_it(case: tuple[dict[ResourceI
     for step in steps.values():
         for earlier in step.after:
             assert earlier in desired[step.id].needs and step.id not in steps[earlier].after
+
+
+@given(cases)
+def test_nothing_worse_happens_than_the_update_policy_lets_happen(
+    case: tuple[dict[ResourceId, Desired], World],
+) -> None:
+    desired, world = case
+    result = plan("test", desired, world, TABLES, PlanOptions())
+    limits = {"live": Effect.LIVE, "restart": Effect.RESTART, "replace": Effect.REPLACE}
+    for step in result.steps:
+        stated = desired[step.id].spec.get("updatePolicy")
+        if stated is None:
+            assert not step.waiting
+        elif step.verb not in (Verb.HOLD, Verb.DELETE) and step.effect is not Effect.STOP:
+            assert step.effect.severity <= limits[stated].severity
+            assert all(change.effect.severity > limits[stated].severity for change in step.waiting)
+
+
+@given(cases)
+def test_what_waits_is_what_a_lifted_policy_does(case: tuple[dict[ResourceId, Desired], World]) -> None:
+    desired, world = case
+    bound = {step.id: step for step in plan("test", desired, world, TABLES, PlanOptions()).steps}
+    lifted = plan("test", desired, world, TABLES, PlanOptions(allow=Effect.REPLACE)).steps
+    for step in lifted:
+        before = bound[step.id]
+        assert not step.waiting
+        if before.waiting:
+            assert {change.path for change in before.waiting} <= {change.path for change in step.changes}

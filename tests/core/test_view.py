@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -271,3 +272,40 @@ def test_yaml_output_is_read_back_as_the_same() -> None:
     document = [{"id": "Container/web", "spec": {"config": {"limits.cpu": "2", "no": "yes"}, "list": [{"a": 1}, []]}}]
     assert yaml.safe_load(to_yaml(document)) == document
     assert yaml.safe_load(to_yaml([])) == []
+
+
+WAITS = Change("add", ("tpm",), None, True, Effect.RESTART, "waits for a restart (updatePolicy: live)")
+
+
+def test_what_waits_is_shown_with_what_it_waits_for() -> None:
+    memory = Change("change", ("memory", "size"), 256 << 20, 512 << 20, Effect.LIVE, "")
+    plan = Plan("default", (replace(step(Verb.UPDATE, Effect.LIVE, memory), waiting=(WAITS,)),))
+    told = text_of(plan)
+    assert "      tpm          + true           waits  waits for a restart (updatePolicy: live)\n" in told
+    assert told.endswith("Plan: 1 to update; something waits in 1.\n")
+    document = plan_document(plan)["steps"][0]
+    assert [one["path"] for one in document["waiting"]] == [["tpm"]] and len(document["changes"]) == 1
+    assert "@@ waits for a restart (updatePolicy: live) @@\n+tpm: true\n" in render(diff_lines(plan), colour=False)
+
+
+def test_what_waits_is_shown_when_nothing_else_is_to_be_done() -> None:
+    plan = Plan("default", (replace(step(Verb.NOOP), waiting=(WAITS,)), step(Verb.NOOP, id=ResourceId("Image", "b"))))
+    told = text_of(plan)
+    assert "Container/web" in told and "Image/b" not in told
+    assert told.endswith("Nothing to do: 2 resources as declared, but for what waits in 1.\n")
+    assert "--- Container/web (observed)" in render(diff_lines(plan), colour=False)
+
+
+def test_the_account_says_what_was_left_for_later() -> None:
+    done = replace(step(Verb.UPDATE, Effect.LIVE), waiting=(WAITS,))
+    run = Run("1", "apply", Plan("default", (done,)), [Outcome(done, Result.APPLIED)], True)
+    assert render(run_lines(run), colour=False) == (
+        "Container/web: tpm waits for a restart (updatePolicy: live)\nConverged: 1 updated.\n"
+    )
+
+
+def test_data_that_goes_is_told_to_programs_as_well() -> None:
+    gone = Change("remove", ("disks", "d"), {"size": 1}, None, Effect.LIVE, "its data is deleted", destroys=True)
+    plan = Plan("default", (step(Verb.UPDATE, Effect.LIVE, gone),))
+    assert plan_document(plan)["steps"][0]["changes"][0]["destroys"] is True
+    assert "its data is deleted" in text_of(plan)
