@@ -21,7 +21,9 @@ def script(name: str) -> bytes:
 @lru_cache(maxsize=1)
 def recipe_digest() -> str:
     """Changes with the recipe: a part of every cache key."""
-    digest = hashlib.sha256(str(REVISION).encode())
+    from reconciler.backends.images.busybox.programs import PROGRAMS
+
+    digest = hashlib.sha256(f"{REVISION} {sorted(PROGRAMS)}".encode())
     for path in sorted(Path(__file__).parent.glob("*.sh")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

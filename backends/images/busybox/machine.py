@@ -1,6 +1,6 @@
 """APPLY, recipe ``busybox`` for a VM: a kernel, and an initramfs that is the whole guest.
 
-The parts that cost a download (kernel, modules, guest agent) are a cache entry of their own; the initramfs of one image
+The parts that cost a download (kernel, modules, programs) are a cache entry of their own; the initramfs of one image
 is those parts with the image's own files behind them: the kernel unpacks one archive after the other.
 """
 

@@ -1,4 +1,4 @@
-"""APPLY, recipe ``busybox`` for a VM, the parts that come from elsewhere: kernel, modules, guest agent.
+"""APPLY, recipe ``busybox`` for a VM, the parts that come from elsewhere: kernel, modules, programs.
 
 From the distribution's packages, unpacked and not installed, or from the paths that the manifest names.
 """
@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from reconciler.backends.images.busybox.agent import agent_files
 from reconciler.backends.images.busybox.kernel import release_of, unpacked
 from reconciler.backends.images.busybox.modules import FolderModules, PackageModules, module_tree
+from reconciler.backends.images.busybox.programs import program_files
 from reconciler.backends.images.cache import Facts
 from reconciler.backends.images.packages import Packages, contents, workshop
 from reconciler.backends.images.tree import Tree, write_cpio
@@ -26,8 +26,8 @@ METAPACKAGE = "linux-image-amd64"
 def build_parts(recipe: Mapping[str, Json], work: Path, tell: Tell) -> Facts:
     """Fill ``work`` with ``kernel``, ``kernel.elf`` (where it can be unpacked) and ``parts.cpio``."""
     with workshop(work, tell) as packages:
-        tree = _own_kernel(recipe, work) if "kernel" in recipe else _packaged_kernel(packages, work, tell)
-        tree |= agent_files(packages, tell)
+        tree = _own_kernel(recipe, work) if "kernel" in recipe else packaged_kernel(packages, work, tell)
+        tree |= program_files(packages, tell)
     with (work / "parts.cpio").open("wb") as target:
         write_cpio(target, tree)
     return {}
@@ -44,8 +44,9 @@ def _own_kernel(recipe: Mapping[str, Json], work: Path) -> Tree:
     return module_tree(FolderModules(Path(recipe["modules"])), release) if "modules" in recipe else {}
 
 
-def _packaged_kernel(packages: Packages, work: Path, tell: Tell) -> Tree:
-    package = packages.download(_kernel_package(packages))
+def packaged_kernel(packages: Packages, work: Path, tell: Tell) -> Tree:
+    """The distribution's own: ``kernel`` and ``kernel.elf`` into ``work``, its wanted modules as a tree."""
+    package = packages.download(kernel_package(packages))
     tell(f"unpacking {package.name}")
     with contents(package) as archive:
         modules = PackageModules(archive)
@@ -68,7 +69,8 @@ def _keep_kernel(image: bytes, work: Path) -> str | None:
     return release
 
 
-def _kernel_package(packages: Packages) -> str:
+def kernel_package(packages: Packages) -> str:
+    """The name of the package that has it; Refused when apt knows none."""
     for name in packages.depends(METAPACKAGE):
         if re.fullmatch(r"linux-image-[\w.+-]*\d[\w.+-]*", name):
             return name
