@@ -7,7 +7,6 @@ believed. No command runs in the guest, and no path of the guest is followed out
 
 from __future__ import annotations
 
-import errno
 import os
 import posixpath
 import re
@@ -67,7 +66,7 @@ class Sight:
         if kind == "disk" and device.get("source"):
             return _missing_disk(device, pid, mounts)
         if kind in ("unix-char", "unix-block"):
-            return _missing_node(device, pid, mounts)
+            return _missing_node(device, mounts)
         if kind == "nic":
             return _missing_card(device, raw["config"].get(f"volatile.{name}.host_name"))
         if kind == "proxy" and not read_bool(device.get("nat", "")) and _PORT.fullmatch(device.get("listen", "")):
@@ -166,7 +165,7 @@ def _missing_disk(device: Device, pid: int, mounts: frozenset[str]) -> str | Non
     outside = _identity(source) if source.startswith("/") and "pool" not in device else None
     if path not in mounts:
         optional = not read_bool(device.get("required", "true")) or read_bool(device.get("optional", ""))
-        if (outside is None and source.startswith("/") and optional) or _leads_elsewhere(pid, path):
+        if outside is None and source.startswith("/") and optional:
             return None
         return f"nothing is mounted at {path}"
     if outside is None or device.get("shift") or _is_block(source):
@@ -175,10 +174,10 @@ def _missing_disk(device: Device, pid: int, mounts: frozenset[str]) -> str | Non
     return None if inside in (None, outside) else f"what is mounted at {path} is not {source} any more"
 
 
-def _missing_node(device: Device, pid: int, mounts: frozenset[str]) -> str | None:
+def _missing_node(device: Device, mounts: frozenset[str]) -> str | None:
     path = _inside_path(device.get("path") or device.get("source", ""))
     source = device.get("source")
-    if path in mounts or (source and _identity(source) is None) or _leads_elsewhere(pid, path):
+    if path in mounts or (source and _identity(source) is None):
         return None
     return f"there is no device at {path}"
 
@@ -193,15 +192,6 @@ def _missing_card(device: Device, host_name: str | None) -> str | None:
 
 def _inside_path(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/"))
-
-
-def _leads_elsewhere(pid: int, path: str) -> bool:
-    """Whether the way to that path goes over a link in the container, so that its mount stands under another name."""
-    try:
-        os.close(open_beneath(_PROC / str(pid) / "root", Path(path.lstrip("/") or ".")))
-    except OSError as error:
-        return error.errno != errno.ENOENT
-    return False
 
 
 def _identity(path: str) -> Identity | None:

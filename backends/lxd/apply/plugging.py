@@ -16,7 +16,7 @@ from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.inside import Identity, identity_inside, look
 from reconciler.backends.lxd.terms import containers as terms
 from reconciler.backends.lxd.terms.values import read_bool
-from reconciler.problems import BackendError, GuestFailed, Problem, Refused
+from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused
 
 BODY = ("architecture", "config", "devices", "ephemeral", "profiles", "description")
 CHECKED = terms.SEEN - {"power", "image", "ephemeral"} | {"cpus", "memory"}
@@ -54,11 +54,14 @@ def devices_to_be(task: Task, raw: Raw, everything: bool) -> dict[str, dict[str,
 
 def settle(task: Task, raw: Raw, names: Collection[str]) -> None:
     """Bring these devices of a running container to what is wanted; raises when one is not there in the end."""
+    check_moved(task, raw)
     folders = preflight(task, names)
-    wanted, there = task.spec.get("devices") or {}, raw["devices"] or {}
+    wanted, there = task.spec.get("devices") or {}, dict(raw["devices"] or {})
+    for name in _in_the_way(wanted, there, names):
+        _put(task, name, None, there.pop(name))  # two that change places: one of them has to step aside first
     # What goes makes room (a path, a port) for what comes.
     for name in sorted(names, key=lambda name: (name in wanted, name not in there, name)):
-        _settle_one(task, name)
+        _settle_one(task, raw, name, there.get(name))
     verify(task, folders, names)
 
 
@@ -74,7 +77,7 @@ def verify(task: Task, folders: Mapping[str, Identity], names: Collection[str]) 
     for name, folder in folders.items():
         seen = identity_inside(pid, task.spec["devices"][name]["path"])
         if seen is not None and seen != folder:
-            _put(task, name, None)
+            _put_quietly(task, name, None)
             why = "its folder was exchanged for another one meanwhile: unplugged again"
             raise Refused(Problem(f"{name}: {why}", subject=str(task.step.id)))
     missing = sight.missing(task.client.get("instances", task.name, within=task.deadline).metadata)
@@ -88,6 +91,19 @@ def verify(task: Task, folders: Mapping[str, Identity], names: Collection[str]) 
         )
 
 
+def _in_the_way(wanted: Mapping[str, Device], there: Mapping[str, Device], names: Collection[str]) -> list[str]:
+    """Those of these devices that stand where another one of them is to be."""
+    found = []
+    for place in ("path", "listen"):
+        goals = {wanted[name].get(place): name for name in names if name in wanted}
+        found += [
+            name
+            for name in names
+            if name in wanted and (at := there.get(name, {}).get(place)) and goals.get(at, name) != name
+        ]
+    return sorted(set(found))
+
+
 def _as_lxd_has_it(task: Task, raw: Raw, name: str, device: Device, there: Device | None) -> dict[str, str]:
     """One device that is wanted, with what we add by ourselves; as it is when nothing else about it changes."""
     if there is not None and there == {**device, "shift": there.get("shift")}:
@@ -96,9 +112,7 @@ def _as_lxd_has_it(task: Task, raw: Raw, name: str, device: Device, there: Devic
     return shares.with_owners(task, name, device, read_bool(config.get("security.privileged", "")))
 
 
-def _settle_one(task: Task, name: str) -> None:
-    raw = task.client.get("instances", task.name, within=task.deadline).metadata
-    before = (raw["devices"] or {}).get(name)
+def _settle_one(task: Task, raw: Raw, name: str, before: Device | None) -> None:
     wanted = (task.spec.get("devices") or {}).get(name)
     device = _as_lxd_has_it(task, raw, name, wanted, before) if wanted else None
     lame = any(one.path[1:2] == (name,) and _is_lame(one.path, one.op, one.old) for one in task.step.changes)
@@ -107,18 +121,23 @@ def _settle_one(task: Task, name: str) -> None:
     task.tell(f"plugging in {name}" if device else f"unplugging {name}")
     try:
         if lame and before:
-            _put(task, name, None)
-        try:
-            _put(task, name, device)
-        except Refused as error:
-            if device is None or "shift" not in device or shares.UNSHIFTED not in error.problem.summary:
-                raise
-            task.client.shifts = False
-            _put(task, name, None)
-            _put(task, name, {key: value for key, value in device.items() if key != "shift"})
+            _put(task, name, None, before)
+        _plug_in(task, name, device, before)
     except Refused as error:
         back = _put_back(task, name, before)
         raise Refused(_explained(task, name, error.problem, back)) from error
+
+
+def _plug_in(task: Task, name: str, device: Device | None, before: Device | None) -> None:
+    try:
+        _put(task, name, device, before)
+    except Refused as error:
+        if device is None or "shift" not in device or shares.UNSHIFTED not in error.problem.summary:
+            raise
+        task.client.shifts = False
+        plain = {key: value for key, value in device.items() if key != "shift"}
+        _put_quietly(task, name, None)  # LXD has taken the old one out already, and would see no difference
+        _put(task, name, plain, None)
 
 
 def _is_lame(path: tuple[str, ...], op: str, old: Any) -> bool:
@@ -129,11 +148,12 @@ def _is_lame(path: tuple[str, ...], op: str, old: Any) -> bool:
     return typeless or (path[2:] == ("type",) and op == "add")
 
 
-def _put(task: Task, name: str, device: Device | None) -> None:
-    """Have that one device as given, or not at all, and everything else as it is."""
+def _put(task: Task, name: str, device: Device | None, before: Device | None) -> None:
+    """Have that one device as given, or not at all, and everything else as it is. before: how we last saw it."""
 
     def change(raw: Raw) -> dict[str, Any] | None:
-        check_moved(task, raw)
+        if (raw["devices"] or {}).get(name) not in (before, device, None):
+            raise Interrupted(Problem(f"{name} was changed by somebody else meanwhile", hint="plan again"))
         return _replaced(raw, {name: device})
 
     edit(task, ("instances", task.name), change)

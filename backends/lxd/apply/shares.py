@@ -22,8 +22,8 @@ from reconciler.problems import Problem, Refused
 
 Device = Mapping[str, str]
 
-UNSHIFTED = "Required idmapping abilities not available"
-"""How LXD says that it cannot map owners after all, whatever it says about the kernel."""
+UNSHIFTED = "idmapping abilities"
+"""In what LXD says, plugging in or starting, when it cannot map owners after all, whatever it says of the kernel."""
 
 _ROOT = Path("/")
 
