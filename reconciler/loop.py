@@ -97,7 +97,7 @@ def apply_delete(plan: Plan, world: World, backends: Mapping[str, Backend], opti
     job = execution.Job(plan, {}, world, backends, options.on_event, options.parallel, options.stop)
     outcomes = execution.execute(job)
     again = observation.observe(backends) if plan.work else world
-    known = not any(again.problem(name) for name in again.snapshots) or not plan.work
+    known = not any(again.problem(step.backend) for step in plan.work)
     return Run(_run_id(), options.trigger, plan, outcomes, known and not _left(plan, again) and plan.complete)
 
 

@@ -9,7 +9,7 @@ import ipaddress
 from collections.abc import Iterator, Mapping
 
 from reconciler import attachments
-from reconciler.model import ATTACHMENTS, GUESTS, Change, Desired, Effect, Power, ResourceId, Step, Verb, World
+from reconciler.model import ATTACHMENTS, GUESTS, Change, Desired, Effect, Power, ResourceId, Spec, Step, Verb, World
 from reconciler.planning.asked import hold
 
 Socket = tuple[str, str, int]
@@ -57,14 +57,22 @@ def clashes(desired: Mapping[ResourceId, Desired], world: World) -> dict[Resourc
         for id, entry in attachments.carried(guest.kind, want.spec):
             if id.kind != "PortForward":
                 continue
-            where = attachments.listener(guest.kind, entry)
-            wanted = socket(where.protocol, where.listen)
-            if wanted is not None and any(overlap(wanted, other) for other in foreign):
-                note = f"{where.listen} is taken by another program"
-                place = attachments.place(guest.kind, id)
-                change = Change("add", place, None, entry, Effect.IMPOSSIBLE, note)
-                found[guest] = (*found.get(guest, ()), change)
+            if not _is_taken(guest.kind, entry, foreign):
+                continue
+            note = f"{attachments.listener(guest.kind, entry).listen} is taken by another program"
+            seen = world.find(want.backend, guest)
+            old = attachments.entry(guest.kind, seen.spec, id) if seen is not None else None
+            keeps = old is not None and not _is_taken(guest.kind, old, foreign)  # it goes on where it listened so far
+            place = attachments.place(guest.kind, id)
+            change = Change("change" if keeps else "add", place, old, entry, Effect.IMPOSSIBLE, note)
+            found[guest] = (*found.get(guest, ()), change)
     return found
+
+
+def _is_taken(guest_kind: str, entry: Spec, foreign: frozenset[Socket]) -> bool:
+    where = attachments.listener(guest_kind, entry)
+    wanted = socket(where.protocol, where.listen)
+    return wanted is not None and any(overlap(wanted, other) for other in foreign)
 
 
 def _our_own(world: World) -> Iterator[Socket]:

@@ -9,6 +9,9 @@ from reconciler.model import ATTACHMENTS, Change, Desired, Effect, Observed, Pow
 from reconciler.planning.asked import Asked, hold, unanswering, whose
 from reconciler.planning.judging import verdict
 
+Targets = dict[ResourceId, str | None]
+"""What somebody wants gone → the backend it lives in, where that is known."""
+
 
 def leftovers(asked: Asked, desired: Mapping[ResourceId, Desired]) -> Iterator[Observed]:
     """What bears this environment's mark and is no longer declared, in backends that answered."""
@@ -75,7 +78,7 @@ def _delete_effect(seen: Observed) -> Effect:
 
 
 def taken_out(
-    asked: Asked, ids: list[ResourceId], going: Mapping[ResourceId, Step]
+    asked: Asked, ids: Targets, going: Mapping[ResourceId, Step]
 ) -> tuple[dict[ResourceId, Step], dict[ResourceId, Desired]]:
     """Attachments that somebody wants gone: steps on their guests, and what these are carried out with.
 
@@ -89,8 +92,12 @@ def taken_out(
         gone = [id for id in ids if seen in ours[id]]
         wanted[seen.id] = _desired_without(seen, gone)
         steps[seen.id] = _taking_out(asked, wanted[seen.id], seen, gone)
-    for id in ids:
-        steps[id] = _of_attachment(asked, id, carriers[id], ours[id], {**going, **steps})
+    for id, home in ids.items():
+        homes = (home,) if home is not None else tuple(asked.world.snapshots)
+        if carriers[id]:
+            steps[id] = _of_attachment(id, carriers[id], ours[id], {**going, **steps})
+        else:
+            steps[id] = _not_there(asked, id, home, homes)
     return steps, wanted
 
 
@@ -124,10 +131,8 @@ def _taking_out(asked: Asked, want: Desired, seen: Observed, gone: list[Resource
 
 
 def _of_attachment(
-    asked: Asked, id: ResourceId, carriers: list[Observed], ours: list[Observed], steps: Mapping[ResourceId, Step]
+    id: ResourceId, carriers: list[Observed], ours: list[Observed], steps: Mapping[ResourceId, Step]
 ) -> Step:
-    if not carriers:
-        return _not_there(asked, id, None, tuple(asked.world.snapshots))
     if not ours:
         return Step(id, carriers[0].backend, Verb.HOLD, f"{carriers[0].id} has it: {whose(carriers[0])}")
     backend = ours[0].backend
@@ -146,7 +151,7 @@ def _leaving(guest: Step) -> str:
     return f"stays with {guest.id}, which is kept" if guest.verb is Verb.NOOP else f"is taken out of {guest.id}"
 
 
-def split_targets(targets: Mapping[ResourceId, str | None]) -> tuple[dict[ResourceId, str | None], list[ResourceId]]:
+def split_targets(targets: Mapping[ResourceId, str | None]) -> tuple[Targets, Targets]:
     """What has an object of its own, and what has none."""
     objects = {id: home for id, home in targets.items() if id.kind not in ATTACHMENTS}
-    return objects, sorted(id for id in targets if id.kind in ATTACHMENTS)
+    return objects, {id: home for id, home in sorted(targets.items()) if id.kind in ATTACHMENTS}

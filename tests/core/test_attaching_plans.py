@@ -150,6 +150,15 @@ def test_a_guest_that_is_started_does_without_a_port_that_was_taken_meanwhile() 
     assert fields == [("change", "power"), ("remove", "forwards.http")]
 
 
+def test_a_port_that_moves_to_one_that_is_taken_stays_where_it_is() -> None:
+    before = machine(forwards={"http": {**FORWARD, "listen": "127.0.0.1:8000"}})
+    taken = ("tcp", "127.0.0.1", 8080)
+    world = listening(world_of(seen(before)), taken)
+    result = plan("test", {VM: FORWARDED, HTTP: forward(VM)}, world, TABLES, PlanOptions())
+    assert [(step.verb, step.changes) for step in result.steps] == [(Verb.HOLD, ()), (Verb.NOOP, ())]
+    assert result.adjusted[VM].spec["forwards"]["http"]["listen"] == "127.0.0.1:8000"
+
+
 @pytest.mark.parametrize(
     "ours",
     [
@@ -247,6 +256,9 @@ def test_a_share_that_cannot_be_taken_out(guest: Observed | None, verb: Verb, re
 def test_where_nobody_answered_a_share_may_still_be() -> None:
     result = deletion(SITE, world=World({"qemu": Snapshot("qemu", 0.0, {}, Problem("no answer"))}))
     assert [(step.verb, step.reason) for step in result.steps] == [(Verb.HOLD, "not known: no answer")]
+    elsewhere = World({"qemu": Snapshot("qemu", 0.0, {}), LXD: Snapshot(LXD, 0.0, {}, Problem("no answer"))})
+    known = plan_delete("test", {SITE: "qemu"}, elsewhere, PlanOptions(), TABLES)
+    assert [(step.verb, step.reason) for step in known.steps] == [(Verb.NOOP, "it does not exist")]
 
 
 def test_a_share_that_may_only_leave_with_a_restart_waits_for_it() -> None:
