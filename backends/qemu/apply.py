@@ -14,6 +14,8 @@ from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.folders import Folder, all_folders, folder_of, locked
 from reconciler.backends.qemu.grace import Grace
+from reconciler.backends.qemu.inside.disks import check as check_mounts
+from reconciler.backends.qemu.inside.disks import unmount_unwanted
 from reconciler.backends.qemu.launch import Launch, start
 from reconciler.backends.qemu.machine import drives_of
 from reconciler.backends.qemu.plugging import Live, plug_missing, unplug_unwanted
@@ -31,6 +33,7 @@ from reconciler.backends.qemu.prepare import (
 )
 from reconciler.backends.qemu.records import Record, load, make_uuid, new_record, save
 from reconciler.backends.qemu.settle import Settling, is_settled, settle
+from reconciler.backends.qemu.shares import daemon
 from reconciler.backends.qemu.shutdown import stop
 from reconciler.effects import effect_of
 from reconciler.model import Desired, Effect, Power, ResourceId, Spec, Step, Verb
@@ -125,12 +128,13 @@ class Machines:
     def _check(self, step: Step, desired: Desired, tell: Tell) -> None:
         """Before anything is made or stopped: refuse what cannot come up (again)."""
         folder, spec = self.folder(step.id.name), desired.spec
+        check_mounts(spec, str(step.id))
         record = load(folder)
         if record is not None and step.verb is not Verb.REPLACE:
             if spec.get("power") == "stopped":
                 return
             if process.find(folder, record) is not None and not _needs_rest(step, spec):
-                check_live(spec, str(step.id))
+                check_live(spec, folder, str(step.id))
                 return
         check_start(spec, folder, self.store, str(step.id), tell)
 
@@ -216,6 +220,7 @@ class _Pass:
         if self._has_to_go_down(record):
             record = stop(self.folder, record, self.machines.grace, self.tell)
         if process.find(self.folder, record) is None:
+            daemon.sweep(self.folder)
             record = drop_disks(self.folder, record.but(plugged={}), spec)
             record = save(self.folder, record.but(applied=spec, later=self.desired.later))
         else:
@@ -237,6 +242,7 @@ class _Pass:
         drives = drives_of(spec, record, folder, store.locate(spec))
         with Monitor(folder.qmp, record.id) as monitor:
             live = Live(folder, monitor, record, spec, drives, self.tell, True, self.machines.grace.device)
+            live.record = unmount_unwanted(folder, live.record, spec, self.tell)
             unplug_unwanted(live, kept)
             record = drop_disks(folder, live.record, spec)
             live.record = save(folder, record.but(applied=spec, later=self.desired.later))
@@ -264,10 +270,15 @@ class _Pass:
             monitor.execute("stop")
 
     def _has_to_go_down(self, record: Record) -> bool:
-        """Whether anything that is to change does so only while the guest is down."""
+        """Whether anything that is to change does so only while the guest is down, or it never came up at all."""
         if process.find(self.folder, record) is None:
             return False
-        return _needs_rest(self.step, self.desired.spec)
+        return _needs_rest(self.step, self.desired.spec) or self._is_half_started(record)
+
+    def _is_half_started(self, record: Record) -> bool:
+        """Whether we were cut off before its CPUs ran: then nothing of it has been numbered, and it begins anew."""
+        with Monitor(self.folder.qmp, record.id) as monitor:
+            return bool(monitor.execute("query-status")["status"] == "prelaunch")
 
 
 def _needs_rest(step: Step, spec: Spec) -> bool:

@@ -9,6 +9,7 @@ _AT_START = "QEMU takes it only when it starts"
 _DISK_LIVE = "plugged in and out while the guest runs; it has to unmount first what it has mounted"
 _NIC_LIVE = "plugged in and out while the guest runs; the guest has to bring a new one up"
 _DEVICE_LIVE = "plugged in and out while the guest runs"
+_SHARE = "plugged in and out, mounted and unmounted while the guest runs"
 _FORWARD = "QEMU begins or ends to listen; connections that stand go on"
 _GONE = "the guest's own disk is made anew from the new image"
 
@@ -38,13 +39,17 @@ _VIRTUAL_MACHINE = {
     "disks.*.disk": Rule(Effect.LIVE, _DISK_LIVE),
     "disks.*.format": Rule(Effect.REPLACE, "a disk keeps the format that it was made in"),
     "disks.*.readOnly": Rule(Effect.LIVE, _DISK_LIVE),
+    "disks.*.mount": Rule(Effect.LIVE, "mounted and unmounted in the guest by its agent; what is in use stays"),
     "bootOrder": Rule(Effect.LIVE, "the firmware goes by it when the guest boots next"),
     "nics": Rule(Effect.LIVE, _NIC_LIVE),
     "nics.*": Rule(Effect.LIVE, _NIC_LIVE, plugs=True),
     "nics.*.*": Rule(Effect.LIVE, "unplugged and plugged in again: the guest sees a new network card"),
     "devices": Rule(Effect.LIVE, _DEVICE_LIVE),
     "devices.*": Rule(Effect.LIVE, _DEVICE_LIVE, plugs=True),
-    "devices.*.**": Rule(Effect.LIVE, "unplugged and plugged in again: to the guest it is another device"),
+    "devices.*.*.**": Rule(Effect.LIVE, "unplugged and plugged in again: to the guest it is another device"),
+    "shares": Rule(Effect.LIVE, _SHARE),
+    "shares.*": Rule(Effect.LIVE, _SHARE, plugs=True),
+    "shares.*.*": Rule(Effect.LIVE, "unplugged and plugged in again: what the guest has open there is lost"),
     "forwards.**": Rule(Effect.LIVE, _FORWARD),
     "guestAgent": Rule(Effect.RESTART, "the agent's channel is plugged in before the guest boots"),
     "cloudInit.**": Rule(Effect.RESTART, "cloud-init reads its seed when the guest boots"),

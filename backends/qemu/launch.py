@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.backends.qemu import machine, process
+from reconciler.backends.qemu import machine, process, tpm
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.machine import Drive, Handles
@@ -20,6 +20,7 @@ from reconciler.backends.qemu.plugging import Live, assemble
 from reconciler.backends.qemu.plugging.disks import opened
 from reconciler.backends.qemu.programs import find_firmware, find_program, no_firmware
 from reconciler.backends.qemu.records import Process, Record, save
+from reconciler.backends.qemu.shares import daemon
 from reconciler.backends.qemu.sockets import listen
 from reconciler.model import Spec
 from reconciler.ports import Tell
@@ -49,6 +50,7 @@ def start(launch: Launch, record: Record) -> Record:
     """
     folder = launch.folder
     folder.make()
+    daemon.sweep(folder)
     log_start = _turn_log(folder.serial_log)
     with _birth_handles(launch, record) as handles:
         argv = machine.command_line(
@@ -128,4 +130,6 @@ def _birth_handles(launch: Launch, record: Record) -> Iterator[Handles]:
                 raise no_firmware(record.id)
             handles["firmware"] = handle_of(code[0], os.O_RDONLY)
             handles["firmware_vars"] = handle_of(folder.firmware_vars, os.O_RDWR)
+        if launch.spec.get("tpm"):
+            handles["tpm"] = stack.enter_context(tpm.beside(folder, record))
         yield Handles(**handles)

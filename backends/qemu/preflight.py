@@ -11,12 +11,13 @@ from collections.abc import Collection
 from difflib import get_close_matches
 from pathlib import Path
 
+from reconciler.backends.qemu import tpm
 from reconciler.backends.qemu.accelerator import KVM, choose
 from reconciler.backends.qemu.capabilities import capabilities
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.limits import check_memory, check_processors
 from reconciler.backends.qemu.machine import Drive, check_machine
-from reconciler.backends.qemu.plugging import devices
+from reconciler.backends.qemu.plugging import devices, forwards, shares
 from reconciler.backends.qemu.plugging.disks import open_drive
 from reconciler.backends.qemu.prepare import Store
 from reconciler.backends.qemu.programs import find_firmware, no_firmware
@@ -43,11 +44,16 @@ def check_start(spec: Spec, folder: Folder, store: Store, subject: str, tell: Te
     for name, nic in spec.get("nics", {}).items():
         _check_bridge(name, nic, subject)
     devices.check(spec.get("devices", {}), subject)
+    forwards.check(spec, subject)
+    shares.check(spec.get("shares", {}), folder, subject)
+    _check_tpm(spec, folder, store, subject, tell)
 
 
-def check_live(spec: Spec, subject: str) -> None:
+def check_live(spec: Spec, folder: Folder, subject: str) -> None:
     """Refused when what is to be plugged into a machine that runs cannot be had here."""
     devices.check(spec.get("devices", {}), subject)
+    forwards.check(spec, subject)
+    shares.check(spec.get("shares", {}), folder, subject)
 
 
 def _check_names(spec: Spec, subject: str) -> None:
@@ -116,6 +122,22 @@ def _check_disk(name: str, disk: Spec, store: Store, subject: str) -> None:
         return
     with open_drive(drive, subject):
         pass
+
+
+def _check_tpm(spec: Spec, folder: Folder, store: Store, subject: str, tell: Tell) -> None:
+    """QEMU lays an initrd over what a BIOS with a TPM keeps at the end of memory: the guest loses its ACPI tables."""
+    tpm.check(spec, subject)
+    if not spec.get("tpm") or spec.get("firmware") == "uefi":
+        return
+    boot = spec.get("boot", {})
+    if "image" in boot:
+        image, _ = store.images.get(str(boot["image"]["name"]), subject, tell)
+        has_initrd = folder.initrd.exists() or image.initrd is not None
+    else:
+        has_initrd = bool(boot.get("initrd"))
+    if has_initrd:
+        what = "tpm: a machine with firmware: bios cannot have it beside a kernel with an initrd"
+        raise Refused(Problem(what, subject=subject, hint="say firmware: uefi"))
 
 
 def _check_bridge(name: str, nic: Spec, subject: str) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from reconciler.backends.qemu import provision, readiness
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.grace import GRACE
+from reconciler.backends.qemu.inside.disks import is_done, mount_disks
+from reconciler.backends.qemu.inside.mounting import mount_shares
 from reconciler.backends.qemu.readiness import Guest
 from reconciler.backends.qemu.records import Record, save
 from reconciler.backends.qemu.shutdown import stop
@@ -36,7 +38,8 @@ class Settling:
 def is_settled(record: Record, spec: Spec) -> bool:
     """Whether nothing is left to do inside the guest."""
     started = record.settled == record.process or not provision.of_moment(spec, "start")
-    return record.born and started and not provision.due_files(spec, record.files) and not _changed_runs(record, spec)
+    files = provision.due_files(spec, record.files)
+    return record.born and started and not files and not _changed_runs(record, spec) and is_done(record, spec)
 
 
 def settle(settling: Settling, record: Record) -> Record:
@@ -62,8 +65,10 @@ def _work(settling: Settling, record: Record) -> Record:
     spec = settling.spec
     files = provision.due_files(spec, record.files)
     runs = due_runs(record, spec, bool(files))
+    record = mount_disks(Guest(settling.folder, record, record.id), spec, settling.tell, settling.limit)
+    guest = Guest(settling.folder, record, record.id)
+    mount_shares(guest, spec, settling.tell, settling.limit)
     if files or runs:
-        guest = Guest(settling.folder, record, record.id)
         timeout = spec.get("ready", {}).get("timeout", readiness.TIMEOUT)
         readiness.await_ready(guest, {"guestAgent": True, "timeout": timeout}, True, settling.tell, settling.limit)
         provision.put_files(settling.folder, record.id, files, settling.payload, settling.tell)

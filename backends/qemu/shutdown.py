@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from reconciler.backends.qemu import process
+from reconciler.backends.qemu import process, tpm
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.folders import Folder
+from reconciler.backends.qemu.forwarding import keeper
 from reconciler.backends.qemu.grace import Grace
 from reconciler.backends.qemu.plugging import devices
 from reconciler.backends.qemu.records import Process, Record, save
+from reconciler.backends.qemu.shares import daemon
 from reconciler.ports import Tell
 from reconciler.problems import BackendError, Interrupted, Problem, Unreachable
 
@@ -27,6 +29,9 @@ def stop(folder: Folder, record: Record, grace: Grace, tell: Tell, force: bool =
             tell("it does not stop by itself: pulling the plug")
             _plug(folder, record, running, grace)
     devices.let_go(record)
+    daemon.sweep(folder)
+    tpm.end(folder)
+    keeper.end(folder)
     folder.remove_sockets()
     return save(folder, record.but(process=None))
 

@@ -20,6 +20,7 @@ from reconciler.backends.qemu.backend import QemuBackend
 from reconciler.backends.qemu.folders import Folder, folder_of
 from reconciler.backends.qemu.grace import Grace
 from reconciler.backends.qemu.records import Process, Record
+from reconciler.backends.qemu.shares import daemon
 from reconciler.backends.qemu.sockets import listen
 from reconciler.execution import Job, execute
 from reconciler.model import QEMU, Change, Desired, Observed, Outcome, Plan, ResourceId, Result, Verb, World
@@ -197,6 +198,14 @@ class Lab:
         with Agent(self.folder(name).agent, name, patience=10) as agent:
             return agent.run(words, 20.0)
 
+    def boot_id(self, name: str = "vm") -> str:
+        """Another one after every boot of the guest's kernel."""
+        return self.inside("cat", "/proc/sys/kernel/random/boot_id", name=name)
+
+    def daemons(self, share: str = "data", name: str = "vm") -> list[int]:
+        """The processes that serve the share: virtiofsd, and the one that it has put into a sandbox."""
+        return daemon.holders(daemon.Place(self.folder(name), share))
+
     def sweep(self) -> None:
         """Remove what a test left: by force what does not answer."""
         for name in sorted(path.name for path in (self.state / "vms").glob("*") if path.is_dir()):
@@ -204,6 +213,7 @@ class Lab:
             running = process.find(self.folder(name), record) if record else None
             if running is not None and record is not None:
                 process.kill(running, record)
+            daemon.sweep(self.folder(name))
             self.folder(name).remove()
         kernels.sweep(self.state)
 
@@ -212,6 +222,11 @@ def busybox_image(lab: Lab, name: str = BUSYBOX, identity: str = IDENTITY) -> De
     """The image that Linux VMs are made from."""
     source = {"build": {"recipe": "busybox"}}
     return lab.desired("Image", name, {"type": "virtual-machine", "source": source, "identity": identity})
+
+
+def share(source: Path, path: str = "/mnt/data", read_only: bool = False) -> dict[str, Any]:
+    """One of ``spec["shares"]``."""
+    return {"source": str(source), "readOnly": read_only, "path": path}
 
 
 def files(contents: Mapping[str, bytes], mode: str = "0644") -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -245,6 +260,7 @@ def remains(state: Path) -> list[str]:
     process.reap()
     found = [f"process {pid} holds files of {state}" for pid in holders(state)]
     found += [line for line in Path("/proc/net/unix").read_text().splitlines() if f"{state}/" in line]
+    found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f"{state}/" in line]
     for part in ("vms", "run/vms", "boot"):
         found += [str(path) for path in (state / part).glob("*")]
     return found

@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
-from reconciler.backends.qemu.plugging import agent, devices, disks, forwards, nics
+from reconciler.backends.qemu.plugging import agent, devices, disks, forwards, nics, shares
 from reconciler.backends.qemu.plugging.live import Live
 from reconciler.model import Json, Spec
 
 __all__ = ["Live", "assemble", "plug_missing", "unplug_unwanted"]
 
-KINDS: Sequence[ModuleType] = (disks, nics, devices)
+KINDS: Sequence[ModuleType] = (disks, nics, devices, shares)
 """In the order in which they are plugged in."""
 
 

@@ -1,0 +1,53 @@
+"""APPLY: which virtiofsd this host has. There are two of that name: QEMU's own up to 7.2, and the one that followed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+_PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd", "/usr/libexec/qemu-kvm/virtiofsd")
+_LOST = "mknod", "setfcap"
+"""What a guest's root could leave in the folder for people on the host to run into: device nodes, capabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A virtiofsd. old: QEMU's own; read_only: it can be told to refuse writing by itself, too."""
+
+    path: str
+    old: bool
+    read_only: bool
+
+    def arguments(self, line: int, folder: str, read_only: bool) -> list[str]:
+        """The whole argv. line: descriptor of the socket it listens on; folder: what it serves."""
+        if self.old:
+            options = [f"source={folder}", "sandbox=namespace", "modcaps=" + ":".join(f"-{word}" for word in _LOST)]
+            return [self.path, f"--fd={line}", "--rlimit-nofile=0", *(word for one in options for word in ("-o", one))]
+        words = [f"--fd={line}", "--shared-dir", folder, "--sandbox=namespace", "--rlimit-nofile=0"]
+        words.append("--modcaps=" + ":".join(f"-{word}" for word in _LOST))
+        return [self.path, *words, *(["--readonly"] if read_only and self.read_only else [])]
+
+
+def find() -> Program | None:
+    """The one that this host has; None when there is none that we know how to call."""
+    places: Sequence[str] = (*_PLACES, shutil.which("virtiofsd") or "")
+    for place in places:
+        if place and (there := Path(place)).is_file():
+            return _known(place, there.stat().st_mtime_ns)
+    return None
+
+
+@lru_cache(maxsize=8)
+def _known(path: str, _changed: int) -> Program | None:
+    try:
+        answer = subprocess.run((path, "--help"), capture_output=True, text=True, errors="replace", timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    said = answer.stdout + answer.stderr
+    if "--shared-dir" in said:
+        return Program(path, old=False, read_only="--readonly" in said)
+    return Program(path, old=True, read_only=False) if "-o source=" in said else None
