@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from reconciler.model import Desired, ResourceId, Step, Verb, World
 from reconciler.planning.asked import Asked, hold
+from reconciler.planning.moving import moves, with_moves
 from reconciler.problems import Problem
 
 
@@ -36,18 +37,19 @@ def held_by_needs(
 
 
 def in_order(steps: Mapping[ResourceId, Step], chosen: Mapping[ResourceId, Desired], world: World) -> tuple[Step, ...]:
-    """Fill in ``after``: needs before what needs them; for deletion the other way round. Sorted by name."""
+    """Fill in ``after``: needs before what needs them, for deletion the other way round; what moves leaves first.
+    Sorted by name."""
     active = {id for id, step in steps.items() if step.verb not in (Verb.NOOP, Verb.HOLD)}
     users: dict[ResourceId, set[ResourceId]] = {}
     for seen in world:
         for need in seen.needs:
             users.setdefault(need, set()).add(seen.id)
-    ordered = []
-    for id in sorted(steps):
-        step = steps[id]
-        before = users.get(id, set()) if step.verb is Verb.DELETE else set(chosen[id].needs) if id in chosen else set()
-        ordered.append(replace(step, after=tuple(sorted((before & active) - {id}))))
-    return tuple(ordered)
+    before: dict[ResourceId, set[ResourceId]] = {}
+    for id, step in steps.items():
+        first = users.get(id, set()) if step.verb is Verb.DELETE else set(chosen[id].needs) if id in chosen else set()
+        before[id] = (first & active) - {id}
+    before = with_moves(before, moves(steps, chosen, world))
+    return tuple(replace(steps[id], after=tuple(sorted(before[id]))) for id in sorted(steps))
 
 
 def guard(steps: tuple[Step, ...], asked: Asked) -> Problem | None:

@@ -277,3 +277,47 @@ def test_what_waited_before_goes_on_waiting_when_a_share_is_taken_out() -> None:
         adjusted = deletion(SITE, world=world_of(seen(bound, rules=rules, later=later))).adjusted[VM]
         assert adjusted.later is not None
         assert adjusted.later["firmware"] == "uefi" and "shares" not in adjusted.later
+
+
+OTHER = ResourceId("VirtualMachine", "another")
+
+
+def other_machine(**spec: Any) -> Desired:
+    return Desired(OTHER, "qemu", {"power": "running", "deletionPolicy": "delete", **spec})
+
+
+MOVABLE: list[tuple[str, dict[str, Any]]] = [
+    ("disks", {"data": {"disk": "data", "format": "raw", "readOnly": False}}),
+    ("devices", {"stick": {"usb": {"vendor": "1", "product": "2"}}}),
+    ("forwards", {"http": FORWARD}),
+]
+
+
+@pytest.mark.parametrize(("part", "thing"), MOVABLE, ids=[row[0] for row in MOVABLE])
+@pytest.mark.parametrize("there", [True, False])
+def test_what_moves_leaves_the_one_guest_before_the_other_gets_it(
+    part: str, thing: dict[str, Any], there: bool
+) -> None:
+    table = {"qemu": {"VirtualMachine": {**RULES, "disks.*": Rule(Effect.LIVE)}}}
+    had, gets = machine(**{part: thing}), other_machine(**{part: thing})
+    world = world_of(seen(had), *([seen(gets, part)] if there else []))
+    result = plan("test", {VM: machine(), OTHER: gets}, world, table, PlanOptions())
+    assert {step.id: step.after for step in result.steps} == {OTHER: (VM,), VM: ()}
+
+
+def test_what_a_deleted_guest_had_is_given_away_after_it() -> None:
+    world = world_of(seen(FORWARDED), seen(other_machine()))
+    found = steps(other_machine(forwards={"renamed": FORWARD}), world=world, prune=True)
+    assert found[VM].verb is Verb.DELETE and found[OTHER].after == (VM,)
+
+
+def test_two_guests_that_exchange_things_do_not_wait_for_each_other() -> None:
+    first, second = {"a": FORWARD}, {"b": {**FORWARD, "listen": "127.0.0.1:9090"}}
+    world = world_of(seen(machine(forwards=first)), seen(other_machine(forwards=second)))
+    found = steps(machine(forwards=second), other_machine(forwards=first), world=world)
+    assert (found[OTHER].after, found[VM].after) == ((VM,), ())
+
+
+def test_a_share_may_be_in_two_guests_at_once() -> None:
+    world = world_of(seen(WITH_SHARE), seen(other_machine()))
+    assert steps(machine(), other_machine(shares={"site": SHARE}), world=world)[OTHER].after == ()
