@@ -64,9 +64,11 @@ class LxdBackend:
 
     def power(self, id: ResourceId, action: str, force: bool, timeout: float, tell: Tell) -> None:
         """start | stop | restart a container. An ephemeral one, which goes with its stop, is stopped only by force."""
-        from reconciler.backends.lxd.apply import power
+        from reconciler.backends.lxd.apply import later, power
 
         within = Deadline.after(timeout + power.GRACE)
+        if action != "stop" and later.take(self.client, self._settings, id, action, force, timeout, tell):
+            return
         if action == "restart":
             power.restart(self._console(id), within, tell, force, timeout)
         if action == "start":

@@ -19,6 +19,7 @@ APPLIED = PREFIX + "applied"
 PENDING = PREFIX + "pending"
 IMAGE = PREFIX + "image"
 OWED = PREFIX + "owed"
+LATER = PREFIX + "later"
 
 _RENAMING = "rename to "
 _ALIAS_INTRODUCTION = "managed by reconciler: "
@@ -31,6 +32,7 @@ class Mark:
     applied: the spec that it set; pending: what of it is not finished
     image:   what the guest was created from: the ``image`` of its spec, with the ``fingerprint`` in LXD
     owed:    what its next start has to do besides: "create", for commands of a guest that was created stopped
+    later:   the whole wanted spec, while parts of it wait for the next start
     """
 
     environment: str
@@ -39,6 +41,7 @@ class Mark:
     pending: str | None = None
     image: Mapping[str, Any] | None = None
     owed: str | None = None
+    later: Spec | None = None
 
 
 def read_mark(config: Mapping[str, str], id: str) -> Mark | None:
@@ -49,9 +52,8 @@ def read_mark(config: Mapping[str, str], id: str) -> Mark | None:
     pending = config.get(PENDING) or None
     if config.get(ID) != id and pending != renaming(id):
         return None
-    return Mark(
-        environment, id, _json(config.get(APPLIED)), pending, _json(config.get(IMAGE)), config.get(OWED) or None
-    )
+    applied, image, later = (_json(config.get(key)) for key in (APPLIED, IMAGE, LATER))
+    return Mark(environment, id, applied, pending, image, config.get(OWED) or None, later)
 
 
 def mark_config(mark: Mark) -> dict[str, str]:
@@ -65,6 +67,8 @@ def mark_config(mark: Mark) -> dict[str, str]:
         config[IMAGE] = dump(mark.image)
     if mark.owed:
         config[OWED] = mark.owed
+    if mark.later is not None:
+        config[LATER] = dump(mark.later)
     return config
 
 

@@ -12,8 +12,9 @@ from reconciler.backends.lxd.client import Client, is_missing_project
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import rules_of
 from reconciler.backends.lxd.inside import Sight, look
-from reconciler.backends.lxd.marks import read_alias_description, read_mark
+from reconciler.backends.lxd.marks import Mark, read_alias_description, read_mark
 from reconciler.backends.lxd.terms import containers, networks, plain
+from reconciler.diff import diff
 from reconciler.model import LOCAL_HOST, Condition, Observed, ResourceId, Snapshot, Spec
 from reconciler.problems import Refused
 
@@ -123,12 +124,21 @@ def observed_container(raw: Mapping[str, Any], backend: str, sight: Sight = Sigh
         applied=mark.applied if mark else None,
         pending=mark.pending if mark else None,
         needs=tuple(_container_needs(raw)),
-        conditions=tuple(_device_conditions(raw, missing)),
+        conditions=(*_waiting(mark), *_device_conditions(raw, missing)),
+        later=mark.later if mark else None,
         rules=rules_of(raw["devices"] or {}, missing),
     )
 
 
 _REVISED = ("config", "devices", "profiles", "ephemeral", "status")
+
+
+def _waiting(mark: Mark | None) -> Iterator[Condition]:
+    """What is declared, and waits for the container's next start."""
+    if mark is not None and mark.later is not None:
+        fields = sorted(change.field for change in diff(mark.later, mark.applied or {}, mark.applied))
+        if fields:
+            yield Condition("RestartPending", True, "Waiting", ", ".join(fields))
 
 
 def _device_conditions(raw: Mapping[str, Any], missing: Mapping[str, str]) -> Iterator[Condition]:

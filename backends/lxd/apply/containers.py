@@ -89,14 +89,14 @@ def _update(task: Task) -> None:
     _settle(task, pending)
 
 
-def restart(task: Task) -> None:
-    """The same with the guest down in between."""
+def restart(task: Task, force: bool = False, grace: float = power.GRACE) -> None:
+    """The same with the guest down in between. grace: seconds that it has to go down by itself, unless ``force``."""
     raw = task.client.get("instances", task.renamed_from or task.name, within=task.deadline).metadata
     task.check_ours(read_mark(raw["config"], f"Container/{raw['name']}"))
     plugging.check_moved(task, raw)
     _check_root_disk(task, raw)
     with _outliving(task):
-        power.stop(task.client, raw["name"], task.deadline, task.tell)
+        power.stop(task.client, raw["name"], task.deadline, task.tell, force=force, grace=grace)
         try:
             update(task)
         except Refused:

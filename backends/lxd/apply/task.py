@@ -67,7 +67,8 @@ class Task:
 
     def mark(self, pending: str | None = None, image: Spec | None = None, owed: str | None = None) -> Mark:
         """The mark that says: this is ours, applied as wanted here."""
-        return Mark(self.settings.environment, self.marked_id, self.spec, pending, image, owed)
+        later = self.desired.later if self.desired is not None else None
+        return Mark(self.settings.environment, self.marked_id, self.spec, pending, image, owed, later)
 
     def check_ours(self, mark: Mark | None) -> None:
         """Raise Refused unless the object bears this environment's mark, or is being adopted."""
