@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from reconciler.backends.images.busybox import recipe_digest
+from reconciler.backends.images import busybox
 from reconciler.model import Spec
 from reconciler.problems import Problem, Refused
 
@@ -43,6 +43,7 @@ class MachineImage:
     disk_format:  ``raw`` or ``qcow2``, as the header says
     virtual_size: bytes that the guest sees of the disk
     sha256:       of the disk, or of kernel and initrd one after the other
+    read_only:    the disk is used as it is, by any number of guests, and never written to
     """
 
     key: str
@@ -55,6 +56,7 @@ class MachineImage:
     disk_format: str | None
     virtual_size: int | None
     sha256: str
+    read_only: bool = False
 
 
 def key_of(type: str, source: Spec) -> str:
@@ -71,9 +73,17 @@ def _stamps(source: Spec) -> list[object]:
     build = source.get("build")
     if build is not None:
         named = [build[field] for field in ("kernel", "modules") if field in build]
-        return [recipe_digest(), *map(stamp, named)]
+        return [_digest_of(str(build.get("recipe"))), *map(stamp, named)]
     named = ["file"] if "stamp" not in source else []
     return [stamp(source[field]) for field in (*named, "rootfs") if field in source]
+
+
+def _digest_of(recipe: str) -> str:
+    if recipe == "busybox":
+        return busybox.recipe_digest()
+    from reconciler.backends.images import debian
+
+    return debian.recipe_digest()
 
 
 def stamp(path: str) -> list[int]:

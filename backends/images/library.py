@@ -78,15 +78,13 @@ def _machine(entry: Entry) -> MachineImage:
         disk_format=facts.get("disk_format"),
         virtual_size=facts.get("virtual_size"),
         sha256=facts["sha256"],
+        read_only=bool(facts.get("read_only")),
     )
 
 
 def _container_builder(source: Spec) -> Builder:
     if "build" in source:
-        from reconciler.backends.images.busybox import container
-
-        _known_recipe(source)
-        return container.build
+        return _container_recipe(source["build"]["recipe"])
     if "file" in source or "url" in source:
         from reconciler.backends.images import imported
 
@@ -96,10 +94,7 @@ def _container_builder(source: Spec) -> Builder:
 
 def _machine_builder(source: Spec, cache: Cache) -> Builder:
     if "build" in source:
-        from reconciler.backends.images.busybox import machine
-
-        _known_recipe(source)
-        return machine.builder(cache)
+        return _machine_recipe(source["build"]["recipe"], cache)
     if "file" in source or "url" in source:
         from reconciler.backends.images import imported
 
@@ -107,13 +102,36 @@ def _machine_builder(source: Spec, cache: Cache) -> Builder:
     raise _foreign(source)
 
 
-def _known_recipe(source: Spec) -> None:
-    recipe = source["build"]["recipe"]
-    if recipe in ("debian", "lxd-host"):
-        hint = "recipes of this version: busybox; or give the image as file: or url:"
-        raise Refused(Problem(f"recipe {recipe}: not in this version", hint=hint))
-    if recipe != "busybox":
-        raise Refused(Problem(f"recipe {recipe}: not known", hint="recipes of this version: busybox"))
+def _container_recipe(recipe: str) -> Builder:
+    if recipe == "busybox":
+        from reconciler.backends.images.busybox import container as busybox
+
+        return busybox.build
+    if recipe == "debian":
+        from reconciler.backends.images.debian import container as debian
+
+        return debian.build
+    raise _unknown_recipe(recipe, "container", ("busybox", "debian"))
+
+
+def _machine_recipe(recipe: str, cache: Cache) -> Builder:
+    if recipe == "busybox":
+        from reconciler.backends.images.busybox import machine as busybox
+
+        return busybox.builder(cache)
+    if recipe == "debian":
+        from reconciler.backends.images.debian import machine as debian
+
+        return debian.build
+    if recipe == "lxd-host":
+        from reconciler.backends.images.debian import host
+
+        return host.build
+    raise _unknown_recipe(recipe, "VM", ("busybox", "debian", "lxd-host"))
+
+
+def _unknown_recipe(recipe: str, what: str, known: Collection[str]) -> Refused:
+    return Refused(Problem(f"recipe {recipe}: makes no {what}", hint=f"recipes for a {what}: {', '.join(known)}"))
 
 
 def _foreign(source: Spec) -> Refused:

@@ -73,6 +73,7 @@ class Handles:
     initrd: int | None = None
     firmware: int | None = None
     firmware_vars: int | None = None
+    tpm: int | None = None
 
     def all(self) -> list[int]:
         """Those that there are."""
@@ -113,6 +114,7 @@ def command_line(
         *_monitors(handles),
         *_firmware(spec, handles),
         *_serial(handles),
+        *_tpm(handles),
         *_devices(ports),
         *_kernel(handles, boot_line),
     ]
@@ -222,6 +224,14 @@ def _serial(handles: Handles) -> Iterator[str]:
     yield from ("-device", json.dumps({"driver": "isa-serial", "chardev": "serial"}))
 
 
+def _tpm(handles: Handles) -> Iterator[str]:
+    # It cannot be plugged either.
+    if handles.tpm is not None:
+        yield from ("-chardev", f"socket,id=tpm,fd={handles.tpm}")
+        yield from ("-tpmdev", "emulator,id=tpm,chardev=tpm")
+        yield from ("-device", json.dumps({"driver": "tpm-crb", "tpmdev": "tpm"}))
+
+
 def _devices(ports: int) -> Iterator[str]:
     yield from ("-device", json.dumps({"driver": "pvpanic-pci"}))
     for number in range(ports):
@@ -255,7 +265,7 @@ def _word(text: str, field: str, subject: str) -> str:
 def drives_of(spec: Spec, record: Record, folder: Folder, stored: Mapping[str, tuple[Path, str]]) -> list[Drive]:
     """Every disk in boot order. ``stored``: Disk name → its file and format."""
     boot = record.images.get(BOOT)
-    drives = [_overlay(BOOT, boot, {}, folder)] if boot and boot.get("format") else []
+    drives = [_overlay(BOOT, boot, {"readOnly": boot.get("readOnly", False)}, folder)] if boot and boot.get("format") else []
     disks = spec.get("disks", {})
     for name in sorted(disks, key=_place(spec)):
         drives.append(_drive(name, disks[name], record, folder, stored))

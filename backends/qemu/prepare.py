@@ -118,9 +118,10 @@ def boot_line(spec: Spec, record: Record) -> str:
 
 
 def is_volatile(record: Record, spec: Spec) -> bool:
-    """Whether the guest lives in its initramfs alone, and forgets whatever was put into it when it goes down."""
+    """Whether the guest lives in memory, and forgets whatever was put into it when it goes down."""
     roots = [disk for disk in spec.get("disks", {}).values() if "size" not in disk or "image" in disk]
-    return "boot" in spec and not record.images.get(BOOT, {}).get("format") and not roots
+    boot = record.images.get(BOOT, {})
+    return "boot" in spec and not roots and (boot.get("readOnly", False) or not boot.get("format"))
 
 
 def _wanted_images(spec: Spec) -> dict[str, Spec]:
@@ -141,7 +142,7 @@ def _take_image(folder: Folder, name: str, wanted: Spec, subject: str, store: St
     if image.disk is not None:
         folder.disk(name, "qcow2").unlink(missing_ok=True)  # an overlay on something else, left by a crash
         _link(image.disk, folder.base(name))
-        facts |= {"format": image.disk_format, "size": image.virtual_size}
+        facts |= {"format": image.disk_format, "size": image.virtual_size, "readOnly": image.read_only}
     elif name != BOOT:
         hint = "use it as `boot: {image: …}`"
         raise Refused(Problem(f"disks.{name}.image: {wanted['name']} holds no disk", subject=subject, hint=hint))

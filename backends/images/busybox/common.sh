@@ -103,5 +103,5 @@ leave() {
     kill -KILL -1
     sync
     unmount
-    exec "$1" -f
+    exec /bin/busybox "$1" -f
 }
