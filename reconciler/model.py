@@ -156,6 +156,7 @@ class Desired:
     payload:  sha256 → bytes, the contents behind ``spec["files"]`` (never recorded, never shown)
     later:    the whole wanted spec while parts of it wait for a restart (``spec`` is then what is to be so now);
               None when nothing waits
+    users:    how the declared resources are wanted that need this one, for a step that touches them (a network moves)
     """
 
     id: ResourceId
@@ -168,6 +169,7 @@ class Desired:
     renamed_from: ResourceId | None = None
     payload: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     later: Spec | None = None
+    users: Mapping[ResourceId, Spec] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

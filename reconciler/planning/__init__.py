@@ -15,6 +15,7 @@ from reconciler.planning.comparing import compare
 from reconciler.planning.judging import settled, step, verdict
 from reconciler.planning.leaving import deleted, leftover_notes, leftovers, pruned, split_targets, taken_out
 from reconciler.planning.ordering import guard, held_by_needs, in_order
+from reconciler.planning.users import with_users
 from reconciler.planning.waiting import given, told
 
 __all__ = ["PlanOptions", "plan", "plan_delete"]
@@ -43,6 +44,7 @@ def plan(
     ordered = in_order(steps, chosen, world)
     notes = () if options.prune else leftover_notes(left)
     adjusted = {one.id: given(chosen[one.id], one.waiting) for one in ordered if one.waiting}
+    adjusted |= with_users({**chosen, **adjusted}, ordered)
     return Plan(environment, ordered, notes, guard(ordered, asked), adjusted)
 
 

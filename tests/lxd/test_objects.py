@@ -179,6 +179,57 @@ def test_a_subnet_does_not_move_away_under_a_static_address(lab: Lab) -> None:
     lab.converge(network(lab, bridge), lab.container(name, needs=[ResourceId("Network", bridge)], devices=static))
 
 
+def on(lab: Lab, name: str, bridge: str, address: str | None, **more: object) -> Desired:
+    """A container with a static address on that bridge."""
+    static = nic(bridge, **({"ipv4.address": address} if address else {}))
+    return lab.container(name, needs=[ResourceId("Network", bridge)], devices=static, **more)
+
+
+def test_a_network_moves_and_takes_its_containers_along(lab: Lab) -> None:
+    bridge, first, second = lab.lxd.name("b"), lab.lxd.name(), lab.lxd.name()
+    ready = {"ip": True, "timeout": 30}
+    before = [on(lab, first, bridge, "10.221.81.77", ready=ready), on(lab, second, bridge, "10.221.81.78")]
+    lab.converge(network(lab, bridge, "10.221.81.1/24"), *before)
+    began = lab.init_start(first)
+    after = [on(lab, first, bridge, "10.221.82.77", ready=ready), on(lab, second, bridge, None)]
+    lab.converge(network(lab, bridge, "10.221.82.1/24"), *after)
+    assert lab.init_start(first) == began
+    wait_for(lab, first, "10.221.82.77/")
+    wait_for(lab, second, "10.221.82.")
+
+
+def wait_for(lab: Lab, name: str, address: str) -> None:
+    deadline = Deadline.after(20)
+    while address not in (said := lab.inside(name, "ip", "-4", "addr", "show", "eth0")):
+        assert not deadline.passed, said
+
+
+@pytest.mark.parametrize("whose", ["undeclared", "held", "still outside"])
+def test_a_network_stays_when_a_container_on_it_would_be_stranded(lab: Lab, whose: str) -> None:
+    bridge, name = lab.lxd.name("b"), lab.lxd.name()
+    lab.converge(network(lab, bridge, "10.221.83.1/24"), on(lab, name, bridge, "10.221.83.77"))
+    others = {
+        "undeclared": [],
+        "held": [on(lab, name, bridge, "10.221.84.77", config={"no.such.key": "1"})],
+        "still outside": [on(lab, name, bridge, "10.221.83.77")],
+    }
+    outcomes = lab.apply(network(lab, bridge, "10.221.84.1/24"), *others[whose])
+    failed = next(one for one in outcomes if one.step.id.kind == "Network")
+    assert failed.result is Result.FAILED and f"{name} (10.221.83.77)" in str(failed.problem)
+    assert lab.raw("instances", name)["devices"]["eth0"]["ipv4.address"] == "10.221.83.77"
+    lab.converge(network(lab, bridge, "10.221.83.1/24"), on(lab, name, bridge, "10.221.83.77"))
+
+
+def test_a_network_that_cannot_move_leaves_the_cards_plugged_in(lab: Lab) -> None:
+    bridge, name = lab.lxd.name("b"), lab.lxd.name()
+    lab.converge(network(lab, bridge, "10.221.85.1/24"), on(lab, name, bridge, "10.221.85.77"))
+    broken = network(lab, bridge, "10.221.86.1/24", config={"bridge.external_interfaces": "not/one"})
+    outcomes = lab.apply(broken, on(lab, name, bridge, "10.221.86.77"))
+    assert {one.step.id.kind: one.result for one in outcomes} == {"Network": Result.FAILED, "Container": Result.BLOCKED}
+    lab.converge(network(lab, bridge, "10.221.85.1/24"), on(lab, name, bridge, "10.221.85.77"))
+    wait_for(lab, name, "10.221.85.77/")
+
+
 def test_an_interface_of_the_host_is_not_taken(lab: Lab) -> None:
     outcomes = lab.apply(network(lab, "lo"), adopt=True)
     assert outcomes[0].result is not Result.APPLIED

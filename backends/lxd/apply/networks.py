@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
+from reconciler.backends.lxd.apply import moving
 from reconciler.backends.lxd.apply.editing import Raw, check_unmoved, edit, merged, remarked
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.client import Conflicting
@@ -12,14 +12,12 @@ from reconciler.backends.lxd.marks import mark_config, read_mark
 from reconciler.backends.lxd.terms import networks as terms
 from reconciler.problems import Interrupted, Problem, Refused
 
-_SUBNETS = {"ipv4.address", "ipv6.address"}
-
 
 def create(task: Task) -> None:
     """Make it; one of ours that is there already is brought to what is wanted."""
     there = task.client.find("networks", task.name, within=task.deadline)
     if there is not None and there.metadata["managed"]:
-        edit(task, ("networks", task.name), lambda raw: _body(task, raw, everything=True))
+        _write(task, everything=True)
         return
     if there is not None:
         raise Refused(Problem("the host has an interface of that name", subject=str(task.step.id)))
@@ -38,7 +36,7 @@ def update(task: Task) -> None:
     """Change the fields that the step names, and our mark; all of it live."""
     if task.renamed_from is not None:
         raise Refused(Problem("LXD renames a network only when nothing uses it", subject=str(task.step.id)))
-    edit(task, ("networks", task.name), lambda raw: _body(task, raw, everything=False))
+    _write(task, everything=False)
 
 
 restart = update
@@ -60,6 +58,15 @@ def delete(task: Task) -> None:
     task.client.delete(("networks", task.name), task.deadline)
 
 
+def _write(task: Task, everything: bool) -> None:
+    """Bring it to what is wanted, with the static addresses on it out of the way."""
+    raw = task.client.get("networks", task.name, within=task.deadline).metadata
+    body = _body(task, raw, everything)
+    if body is not None:
+        with moving.aside(task, raw["config"] or {}, body["config"]):
+            edit(task, ("networks", task.name), lambda raw: _body(task, raw, everything))
+
+
 def _body(task: Task, raw: Raw, everything: bool) -> dict[str, Any] | None:
     """What to PUT, from a fresh reading; None when nothing would change."""
     if not raw["managed"]:
@@ -74,37 +81,7 @@ def _body(task: Task, raw: Raw, everything: bool) -> dict[str, Any] | None:
     config = remarked(merged(raw["config"] or {}, wanted, keys), mark_config(task.mark()))
     if config == raw["config"]:
         return None
-    for key in _SUBNETS & keys:
-        _check_static_addresses(task, raw, key, config.get(key, ""))
     return {"config": config, "description": raw["description"]}
-
-
-def _check_static_addresses(task: Task, raw: Raw, key: str, subnet: str) -> None:
-    """A subnet that moves away under a static address leaves that container's NIC half detached: refuse before."""
-    if subnet == raw["config"].get(key) or subnet == terms.AUTOMATIC:
-        return
-    stranded = [
-        f"{instance['name']} ({address})"
-        for instance in task.client.get("instances", within=task.deadline, recursion="1").metadata
-        for device in instance["expanded_devices"].values()
-        if device.get("network") == task.name and (address := device.get(key))
-        if address != "none" and not _inside(address, subnet)
-    ]
-    if stranded:
-        raise Refused(
-            Problem(
-                f"{key}: these containers have a static address outside of {subnet}: {', '.join(sorted(stranded))}",
-                subject=str(task.step.id),
-                hint="take the address out of their NICs, apply, and then move the network",
-            )
-        )
-
-
-def _inside(address: str, subnet: str) -> bool:
-    try:
-        return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
-    except ValueError:
-        return False
 
 
 def _explained(error: Refused) -> Refused:

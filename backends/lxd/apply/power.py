@@ -15,6 +15,7 @@ from reconciler.problems import GuestFailed, Interrupted, Problem, Refused
 GRACE = 10.0
 """Seconds that a guest has to go down by itself before it is made to."""
 
+_NOT_YET = "already running"  # said too while an earlier order, whose end nobody waited for, is still carried out
 _SCANT = 8 << 20  # bytes of memory below which hardly any init comes up
 
 
@@ -42,6 +43,8 @@ def start(console: Console, within: Deadline, tell: Tell, now: Power | None = No
     except Refused as error:
         if power_now(client, name, within) is Power.RUNNING:
             return True  # an earlier try of ours, whose end we did not hear of, was quicker
+        if _NOT_YET in error.problem.summary:
+            raise Interrupted(Problem("it is just being started or stopped", hint="apply again")) from error
         words = f"{error.problem.summary}\n{console.last_words()}"
         raise GuestFailed(Problem("it does not start", detail=words, hint=advice(console))) from error
     return True
