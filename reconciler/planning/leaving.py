@@ -84,7 +84,8 @@ def taken_out(
 
     going: the steps of what is deleted in the same plan; a guest among them takes its attachments along, or keeps them
     """
-    carriers = {id: [seen for seen in asked.world if _carries(seen, id)] for id in ids}
+    guests = sorted(asked.world, key=lambda seen: (seen.id, seen.backend))
+    carriers = {id: [seen for seen in guests if _carries(seen, id)] for id in ids}
     ours = {id: [seen for seen in found if asked.is_ours(seen)] for id, found in carriers.items()}
     steps: dict[ResourceId, Step] = {}
     wanted: dict[ResourceId, Desired] = {}
