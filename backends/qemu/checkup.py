@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from reconciler.backends.qemu import accelerator
+from reconciler.backends.qemu import accelerator, tpm
 from reconciler.backends.qemu.programs import PROGRAM, find_firmware
 from reconciler.ports import Check, Settings, Tell
 from reconciler.problems import BackendError, Problem, Refused
@@ -23,7 +23,17 @@ _HANDLES = 1024
 
 def checks(settings: Settings) -> list[Check]:
     """One line each."""
-    return [_qemu(), _qemu_img(), _accelerator(settings), _kvm(), _firmware(), _virtiofsd(), _tun(), _handles()]
+    return [
+        _qemu(),
+        _qemu_img(),
+        _accelerator(settings),
+        _kvm(),
+        _firmware(),
+        _virtiofsd(),
+        _swtpm(),
+        _tun(),
+        _handles(),
+    ]
 
 
 def _qemu() -> Check:
@@ -92,6 +102,15 @@ def _virtiofsd() -> Check:
     if path is None:
         return Check("virtiofsd", None, "not installed; needed for folders shared with VMs")
     return Check("virtiofsd", True, path)
+
+
+def _swtpm() -> Check:
+    path = shutil.which(tpm.PROGRAM)
+    if path is None:
+        fix = _installer(tpm.PROGRAM)
+        hint = f"apt-get install -y {tpm.PROGRAM}"
+        return Check("TPM", None, f"{tpm.PROGRAM} is not installed; needed for tpm: true", hint, fix)
+    return Check("TPM", True, path)
 
 
 def _tun() -> Check:

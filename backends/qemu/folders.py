@@ -1,6 +1,6 @@
 """OBSERVE and APPLY, where a VM's own files are: one folder for what lasts, one for its sockets.
 
-    <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · seed.iso · firmware.vars
+    <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · swtpm.log · seed.iso · firmware.vars
                              boot/ · disks/ · sticks/ · tpm/
     <runtime>/vms/<name>/    qmp.sock (ours) · people.sock (QMP for people) · serial.sock · agent.sock
 
@@ -64,6 +64,16 @@ class Folder:
     def firmware_vars(self) -> Path:
         """The UEFI variables of this VM."""
         return self.path / "firmware.vars"
+
+    @property
+    def tpm(self) -> Path:
+        """What its TPM keeps: the working directory of its swtpm."""
+        return self.path / "tpm"
+
+    @property
+    def tpm_log(self) -> Path:
+        """stdout and stderr of the last swtpm."""
+        return self.path / "swtpm.log"
 
     @property
     def kernel(self) -> Path:
