@@ -194,6 +194,14 @@ def _doctor(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--undo", action="store_true", help="stop the embedded LXD that --fix started; data is kept")
 
 
+def _devices(verb: argparse.ArgumentParser) -> None:
+    kinds = ("usb", "gpu", "pci", "serial", "block", "tpm")
+    verb.add_argument("kind", nargs="?", choices=kinds, help="only of this kind")
+    _output(verb, "table", "yaml", "json")
+    words = "the guest that the manifests name (default: VirtualMachine/vm)"
+    verb.add_argument("--attach-to", default="VirtualMachine/vm", metavar="KIND/NAME", help=words)
+
+
 def _guest(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("name", metavar="NAME", help="Kind/name, or the bare name of a VM or container")
     _environment(verb)
@@ -247,6 +255,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("logs", "guests", "show a guest's console log", _logs),
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _guest),
+    ("devices", "devices", "list what this machine has that a guest could be given", _devices),
     ("history", "history", "show the runs of the past", _history),
     ("doctor", "doctor", "say what this machine has, what is missing, and how to mend it", _doctor),
     ("completion", "completion", "print a shell completion script", _completion),
