@@ -20,8 +20,8 @@ def check_volume(wishes: Wishes) -> None:
 
 
 def check_share(wishes: Wishes) -> None:
-    """A folder of the host."""
-    wishes.host_path(("source",), wishes.spec["source"])
+    """A folder of the host, which must not lead to our own state unless it is named for just that."""
+    wishes.shared_folder(("source",), wishes.spec["source"])
 
 
 def check_device(wishes: Wishes) -> None:

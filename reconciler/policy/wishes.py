@@ -64,6 +64,17 @@ class Wishes:
             root = really if os.path.isdir(really) else os.path.dirname(really)
             self.refuse(where, f"the host's {shown}", f"shares: {{roots: [{root}]}}")
 
+    def shared_folder(self, where: Where, given: str) -> None:
+        """A folder that a guest sees. One that holds our state (the whole home, for instance) has to be a root itself:
+        a root above it was not written for that."""
+        self.looked = True
+        really, state = os.path.realpath(os.path.join(self._folder(), given)), os.path.realpath(state_dir())
+        holds_state = is_below(really, state) or is_below(state, really)
+        if holds_state and really not in {os.path.realpath(root) for root in self.policy.roots}:
+            self.refuse(where, f"the host's {really}, where our own state is", f"shares: {{roots: [{really}]}}")
+        else:
+            self.host_path(where, given)
+
     def _folder(self) -> str:
         """The manifest's folder, where relative paths begin."""
         return os.path.dirname(os.path.abspath(self.want.mark.file)) if self.want.mark is not None else os.getcwd()

@@ -240,6 +240,31 @@ def test_our_own_state_is_nobodys_disk(tmp_path: Path, monkeypatch: pytest.Monke
     assert refused(tmp_path, written("Disk", "size: 1GiB\npath: ./disks/x")) == []
 
 
+@pytest.mark.parametrize("folder", [".", "./state", "./state/vms"])
+def test_our_own_state_is_shared_with_nobody(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECONCILER_STATE_DIR", str(tmp_path / "state"))
+    text = written("Share", f"source: {folder}\nmounts: []")
+    (problem,) = refused(tmp_path, text, allowed=Policy(FILE, roots=(str(tmp_path.parent),)))
+    assert "where our own state is: not allowed" in problem.summary
+    named = Policy(FILE, roots=(str((tmp_path / folder).resolve()),))
+    assert refused(tmp_path, text, allowed=named) == []
+
+
+def test_a_folder_beside_our_own_state_is_shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECONCILER_STATE_DIR", str(tmp_path / "state"))
+    assert refused(tmp_path, written("Share", "source: ./site\nmounts: []")) == []
+
+
+def test_a_share_a_device_and_a_port_are_asked_about_once(tmp_path: Path) -> None:
+    texts = (
+        written("Share", "source: /etc\nmounts: [{target: Container/web, path: /a}]", "s"),
+        written("Device", "match: {unix: /dev/kvm}\nattachTo: Container/web", "d"),
+        written("PortForward", "listen: 192.0.2.1:80\ntarget: Container/web\nport: 80", "p"),
+    )
+    found = refused(tmp_path, container(""), *texts)
+    assert sorted(str(one.subject) for one in found) == ["Device/d", "PortForward/p", "Share/s"]
+
+
 def test_whether_the_answer_hangs_on_the_hosts_files(tmp_path: Path) -> None:
     allowed = Policy(FILE, roots=("/etc",), unix=("/dev/kvm",))
     for text, looks in (
