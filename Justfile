@@ -41,6 +41,10 @@ test-qemu *args: setup
 test-e2e *args: setup
     pytest tests/e2e {{ args }}
 
+# killed at random, so many cycles a victim: hours for thousands (FAULT_SEED=… goes the same way again)
+soak cycles="300" *args: setup
+    FAULT_CYCLES={{ cycles }} pytest tests/faults -rP {{ args }}
+
 # packaging, contracts, documentation: the project itself
 test-project *args:
     pytest tests/project {{ args }}
