@@ -19,10 +19,10 @@ class Busy(Unreachable):
     """Somebody listens there, and too many already wait to be heard."""
 
 
-def listen(path: Path) -> socket.socket:
+def listen(path: Path, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A listening socket at ``path``, mode 0600, in place of any that was there. The caller holds the VM's lock."""
     path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, kind)
     try:
         with _address(path) as address:
             sock.bind(address)
@@ -34,9 +34,9 @@ def listen(path: Path) -> socket.socket:
     return sock
 
 
-def connect(path: Path, subject: str) -> socket.socket:
+def connect(path: Path, subject: str, kind: int = socket.SOCK_STREAM) -> socket.socket:
     """A connected, non-blocking socket. Unreachable when nobody listens there, Busy when too many already wait."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock = socket.socket(socket.AF_UNIX, kind)
     sock.setblocking(False)
     try:
         with _address(path) as address:

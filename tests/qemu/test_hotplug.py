@@ -13,7 +13,7 @@ import pytest
 
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.plugging import forwards
-from reconciler.model import Desired, Effect, ResourceId, Verb
+from reconciler.model import Desired, Effect, Verb
 from reconciler.problems import Refused
 from tests.support.qemu import MIB, Lab
 
@@ -162,10 +162,9 @@ def test_a_port_that_is_taken_is_named_and_all_else_is_done(lab: Lab) -> None:
 
 def test_forwards_need_a_way_in(lab: Lab) -> None:
     forward = {"web": {"listen": "127.0.0.1:1", "port": 80, "protocol": "tcp"}}
-    assert "no NIC of type user" in lab.fail(lab.idle(forwards=forward)).summary
-    assert (
-        "IPv4 addresses only" in lab.fail(lab.idle(forwards={"web": {**forward["web"], "listen": "[::1]:1"}})).summary
-    )
+    assert "no NIC to forward through" in lab.fail(lab.idle(forwards=forward)).summary
+    six = {"web": {**forward["web"], "listen": "[::1]:1"}}
+    assert "IPv4 addresses only" in lab.fail(lab.idle(nics={"lan": USER}, forwards=six)).summary
 
 
 def test_a_guest_that_does_not_let_go_is_a_problem_and_no_hang(lab: Lab) -> None:
@@ -231,4 +230,4 @@ def test_no_forwards_are_none(said: str) -> None:
 
 def test_a_forward_in_words_that_are_none_of_ours_is_refused() -> None:
     with pytest.raises(Refused):
-        forwards.rule_of("x", {"listen": "127.0.0.1 x:80", "port": 1}, str(ResourceId("VirtualMachine", "vm")))
+        forwards.check({"nics": {"lan": USER}, "forwards": {"x": {"listen": "127.0.0.1 x:80", "port": 1}}}, "vm")

@@ -18,6 +18,7 @@ from reconciler.backends.qemu import kernels, process, records
 from reconciler.backends.qemu.agent import Agent, Finished
 from reconciler.backends.qemu.backend import QemuBackend
 from reconciler.backends.qemu.folders import Folder, folder_of
+from reconciler.backends.qemu.forwarding import keeper
 from reconciler.backends.qemu.grace import Grace
 from reconciler.backends.qemu.records import Process, Record
 from reconciler.backends.qemu.shares import daemon
@@ -51,10 +52,11 @@ class Lab:
     state: Path
     environment: str = ENVIRONMENT
     told: list[str] = field(default_factory=list)
+    timeout: float = 60.0
 
     @property
     def settings(self) -> Settings:
-        return Settings(self.environment, self.state, self.state / "run", timeout=60.0)
+        return Settings(self.environment, self.state, self.state / "run", timeout=self.timeout)
 
     @property
     def backend(self) -> QemuBackend:
@@ -202,9 +204,13 @@ class Lab:
         """Another one after every boot of the guest's kernel."""
         return self.inside("cat", "/proc/sys/kernel/random/boot_id", name=name)
 
-    def daemons(self, share: str = "data", name: str = "vm") -> list[int]:
+    def servers(self, share: str = "data", name: str = "vm") -> list[int]:
         """The processes that serve the share: virtiofsd, and the one that it has put into a sandbox."""
-        return daemon.holders(daemon.Place(self.folder(name), share))
+        return daemon.holders(daemon.Place(self.folder(name), share).served)
+
+    def daemons(self, share: str = "data", name: str = "vm") -> list[int]:
+        """The same, and the relay between QEMU and them."""
+        return daemon.holders(daemon.Place(self.folder(name), share).alive)
 
     def sweep(self) -> None:
         """Remove what a test left: by force what does not answer."""
@@ -214,6 +220,7 @@ class Lab:
             if running is not None and record is not None:
                 process.kill(running, record)
             daemon.sweep(self.folder(name))
+            keeper.end(self.folder(name))
             self.folder(name).remove()
         kernels.sweep(self.state)
 

@@ -1,24 +1,45 @@
-"""OBSERVE: the ports of the host that QEMU forwards into the guest."""
+"""OBSERVE: the ports of the host that lead into the guest, by the word of QEMU and of the VM's forwarder."""
 
 from __future__ import annotations
 
+from reconciler.backends.qemu import hosting
 from reconciler.backends.qemu.aspects.view import Command, Reading, View
+from reconciler.backends.qemu.forwarding import keeper
 from reconciler.backends.qemu.plugging import forwards
+from reconciler.backends.qemu.plugging.forwards import Ways
 from reconciler.backends.qemu.records import Record
-from reconciler.problems import BackendError
+from reconciler.model import Spec
+from reconciler.problems import BackendError, Refused
 
 
 def questions(record: Record) -> dict[str, Command]:
-    """Only where forwards were ever wanted: most machines have none."""
-    if not (record.applied or {}).get(forwards.SECTION):
+    """Only where QEMU was ever to forward anything: most machines have none."""
+    if not _ways(record, record.applied or {}).by_qemu:
         return {}
     return {"usernet": ("human-monitor-command", {"command-line": "info usernet"})}
 
 
 def read(view: View) -> Reading:
-    """The declared ones that QEMU has."""
-    declared = view.declared(forwards.SECTION)
+    """The declared ones that are there."""
+    declared, ways = view.declared(forwards.SECTION), _ways(view.record, view.spec)
     said = view.answers.get("usernet", "")
-    if not declared or isinstance(said, BackendError):
+    if isinstance(said, BackendError):
         return Reading({})
-    return Reading({forwards.SECTION: forwards.seen(said, declared) or None})
+    there = {rule for rules in forwards.forwards(said).values() for rule in rules}
+    names = {name for rule, name in ways.by_qemu.items() if rule in there}
+    if ways.by_forwarder:
+        by_it = keeper.seen(view.folder)
+        names |= {name for rule, name in ways.by_forwarder.items() if rule in by_it}
+    lost = {"lxd": False} if hosting.NAME in {*ways.by_qemu.values(), *ways.by_forwarder.values()} - names else {}
+    if not declared:
+        return Reading(lost)
+    return Reading(
+        lost | {forwards.SECTION: {name: dict(one) for name, one in declared.items() if name in names} or None}
+    )
+
+
+def _ways(record: Record, spec: Spec) -> Ways:
+    try:
+        return forwards.ways(forwards.with_own(spec, record), record.birth, record.id)
+    except Refused:
+        return Ways()

@@ -1,61 +1,108 @@
-"""APPLY and OBSERVE: ports of the host that lead into the guest, through the user-mode network of its first such NIC.
+"""APPLY and OBSERVE: ports of the host that lead into the guest. Two ways: QEMU's own, through the user-mode network of
+its first such NIC; else a forwarder beside QEMU, through the first NIC on a bridge.
 
-QMP has no command for them: they are asked for in the words of QEMU's own monitor, of which every word is made here
+QMP has no command for the first: it is asked for in the words of QEMU's own monitor, of which every word is made here
 from checked parts. Of the answers only "nothing" is a success.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from ipaddress import AddressValueError, IPv4Address
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from uuid import UUID
 
+from reconciler.backends.qemu import hosting, machine
 from reconciler.backends.qemu.client import Monitor
+from reconciler.backends.qemu.forwarding import keeper, rules
 from reconciler.backends.qemu.plugging.live import Live
-from reconciler.model import Json, Spec
+from reconciler.backends.qemu.records import Record
+from reconciler.model import Spec
 from reconciler.problems import Problem, Refused
 
 SECTION = "forwards"
 _RULE = re.compile(r"^\s*(TCP|UDP)\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)", re.MULTILINE)
+_UNBORN = str(UUID(int=0))
 _HUB = re.compile(r"^Hub -?\d+ \((\S+)\):", re.MULTILINE)
 
 Rule = tuple[str, str, int, int]
 """Protocol, address and port on the host, port in the guest."""
 
 
+@dataclass(slots=True)
+class Ways:
+    """The declared forwards by the way they go: what is asked of QEMU, and of the forwarder → their names.
+
+    netdev: QEMU's user-mode network, if it has one
+    """
+
+    netdev: str | None = None
+    by_qemu: dict[Rule, str] = field(default_factory=dict)
+    by_forwarder: dict[rules.Rule, str] = field(default_factory=dict)
+
+
+def ways(spec: Spec, birth: str, subject: str) -> Ways:
+    """Which goes where. Refused when one has no way. birth: as in Record, for the cards' addresses."""
+    nics = spec.get("nics", {})
+    user = next((name for name, one in nics.items() if one["type"] == "user"), None)
+    card = next((name for name, one in nics.items() if one["type"] != "user"), None)
+    found = Ways(None if user is None else f"net-{user}")
+    for name, one in spec.get(SECTION, {}).items():
+        four = _is_four(name, one, subject)
+        if user is not None and four:
+            found.by_qemu[rule_of(one)] = name
+        elif card is not None:
+            device = nics[card].get("bridge") if nics[card]["type"] == "bridge" else None
+            mac = machine.mac_of(birth, card, nics[card]).lower()
+            given = str(one.get("protocol", "tcp")), str(one["listen"]), int(one["port"])
+            found.by_forwarder[rules.Rule(*given, mac, str(device or rules.ANY))] = name
+        else:
+            raise _no_way(name, one, user is not None, subject)
+    return found
+
+
+def with_own(spec: Spec, record: Record) -> Spec:
+    """The spec with the way to the LXD inside among its forwards."""
+    return {**spec, SECTION: {**spec.get(SECTION, {}), **hosting.forward(spec, record)}}
+
+
+def check(spec: Spec, subject: str) -> None:
+    """Refused when a declared forward has no way into the guest."""
+    ways(spec, _UNBORN, subject)
+
+
 def converge(live: Live) -> None:
-    """Have QEMU forward what is wanted and nothing else. Refused when a port cannot be had."""
-    wanted = {rule_of(name, one, live.subject): name for name, one in live.spec.get(SECTION, {}).items()}
-    if not wanted and not live.record.plugged:
-        return
+    """Have forwarded what is wanted and nothing else. Refused when a port cannot be had."""
+    if not live.booted or live.record.lxd_port is None:
+        live.record = hosting.with_port(live.folder, live.record, live.spec)
+    wanted = ways(with_own(live.spec, live.record), live.record.birth, live.subject)
+    if wanted.by_qemu or live.booted:
+        _converge_qemu(live, wanted)
+    keeper.converge(live.folder, live.record, wanted.by_forwarder, live.tell, fresh=not live.booted)
+
+
+def _converge_qemu(live: Live, ways: Ways) -> None:
+    wanted = ways.by_qemu
     there = forwards(ask(live.monitor, "info usernet"))
-    for netdev, rules in there.items():
-        for rule in rules - wanted.keys():
+    for netdev, found in there.items():
+        for rule in found - wanted.keys():
             protocol, address, port, _ = rule
             _tell_monitor(live, f"hostfwd_remove {netdev} {protocol}:{address}:{port}", "removed")
-    missing = wanted.keys() - {rule for rules in there.values() for rule in rules}
-    if not missing:
-        return
-    netdev = _netdev(live, wanted[next(iter(missing))])
+    missing = wanted.keys() - {rule for found in there.values() for rule in found}
     for rule in sorted(missing):
         protocol, address, port, inner = rule
         live.tell(f"forwarding {address}:{port}")
         try:
-            _tell_monitor(live, f"hostfwd_add {netdev} {protocol}:{address}:{port}-:{inner}", "")
+            _tell_monitor(live, f"hostfwd_add {ways.netdev} {protocol}:{address}:{port}-:{inner}", "")
         except Refused as error:
             what = f"forwards.{wanted[rule]}: {address}:{port} cannot be had on this host"
             hint = "another program listens there, or the address is not this host's"
             raise Refused(Problem(what, subject=live.subject, hint=hint)) from error
 
 
-def rule_of(name: str, one: Spec, subject: str) -> Rule:
-    """A declared forward; Refused when its address is not one that QEMU's user-mode network takes."""
+def rule_of(one: Spec) -> Rule:
+    """A declared forward whose address was checked."""
     address, _, port = str(one["listen"]).rpartition(":")
-    try:
-        IPv4Address(address)
-    except AddressValueError as error:
-        what = f"forwards.{name}.listen: QEMU's user-mode network takes IPv4 addresses only, got {address}"
-        raise Refused(Problem(what, subject=subject, hint='such as "127.0.0.1:8080"')) from error
     return str(one.get("protocol", "tcp")), address, int(port), int(one["port"])
 
 
@@ -73,18 +120,23 @@ def ask(monitor: Monitor, line: str) -> str:
     return str(monitor.execute("human-monitor-command", {"command-line": line}))
 
 
-def seen(said: str, declared: Mapping[str, Spec]) -> dict[str, Json]:
-    """The declared forwards that QEMU has."""
-    there = {rule for rules in forwards(said).values() for rule in rules}
-    return {name: dict(one) for name, one in declared.items() if rule_of(name, one, "") in there}
+def _is_four(name: str, one: Spec, subject: str) -> bool:
+    address = str(one["listen"]).rpartition(":")[0]
+    try:
+        return ip_address(address.strip("[]")).version == 4
+    except ValueError as error:
+        what = f'forwards.{name}.listen: expected an address and a port, got "{one["listen"]}"'
+        raise Refused(Problem(what, subject=subject, hint='such as "127.0.0.1:8080"')) from error
 
 
-def _netdev(live: Live, name: str) -> str:
-    for nic, one in live.spec.get("nics", {}).items():
-        if one["type"] == "user":
-            return f"net-{nic}"
-    what = f"forwards.{name}: the machine has no NIC of type user to forward through"
-    raise Refused(Problem(what, subject=live.subject, hint="give it one: nics: [{name: net, type: user}]"))
+def _no_way(name: str, one: Spec, user: bool, subject: str) -> Refused:
+    if user:
+        what = f"forwards.{name}.listen: QEMU's user-mode network takes IPv4 addresses only, got {one['listen']}"
+        hint = 'such as "127.0.0.1:8080"; through a NIC of type bridge, any address will do'
+    else:
+        what = f"forwards.{name}: the machine has no NIC to forward through"
+        hint = "give it one: nics: [{name: net, type: user}]"
+    return Refused(Problem(what, subject=subject, hint=hint))
 
 
 def _tell_monitor(live: Live, line: str, fine: str) -> None:
