@@ -17,6 +17,8 @@ from reconciler.problems import Problem, Refused
 
 Resize = Callable[[str, int], bool]
 """(Disk name, bytes) → whether a running QEMU that has the disk has grown it."""
+Follow = Callable[[str, int], None]
+"""(Disk name, bytes) → the guest that has it mounted, if one does, uses all of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,11 @@ class Disks:
             raise Refused(Problem(f"there is no Disk/{name}", hint="declare it, or take it off the machine"))
         return self._path(entry.applied, name), str(entry.applied.get("format", "qcow2"))
 
-    def apply(self, step: Step, desired: Desired | None, environment: str, resize: Resize) -> None:
-        """Carry out one step. ``resize`` is asked first when a disk has to grow: a VM may be using it."""
+    def apply(self, step: Step, desired: Desired | None, environment: str, resize: Resize, follow: Follow) -> None:
+        """Carry out one step. ``resize`` is asked first when a disk has to grow: a VM may be using it.
+
+        ``follow`` comes after that, even if the disk was big enough: an earlier try may have been cut off in between.
+        """
         name = step.id.name
         if step.verb is Verb.DELETE:
             self._delete(name)
@@ -63,6 +68,13 @@ class Disks:
             if step.verb is Verb.REPLACE:
                 self._delete(name)
             self._make(desired, environment, resize)
+            follow(name, int(desired.spec["size"]))
+            self._done(desired, environment)
+
+    def _done(self, desired: Desired, environment: str) -> None:
+        entry = self._ledger.find(desired.id.name)
+        facts = entry.facts if entry is not None else {}
+        self._ledger.save(Entry(str(desired.id), environment, desired.spec, None, facts))
 
     def _make(self, desired: Desired, environment: str, resize: Resize) -> None:
         subject, spec = str(desired.id), desired.spec
@@ -78,7 +90,6 @@ class Disks:
         elif self._size(path, format, subject, old is None) < size and not resize(desired.id.name, size):
             with open_disk(path, os.O_RDWR, subject) as handle:
                 qemu_img.grow(handle, format, size, subject)
-        self._ledger.save(Entry(subject, environment, spec, None, facts))
 
     def _size(self, path: Path, format: str, subject: str, foreign: bool) -> int:
         with open_disk(path, os.O_RDONLY, subject) as handle:

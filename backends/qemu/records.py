@@ -49,8 +49,11 @@ class Record:
     files:    path in the guest → what we put there, as in ``spec["files"]``
     runs:     ``spec["run"]`` when its commands were last run to the end
     settled:  the QEMU whose guest was seen ready, its ``start`` commands done
+    lxd_port: where on this host's loopback the LXD inside is reached
+    lxd_trust: digest of the two certificates that the LXD inside and we know each other by
     later:    the spec that waits for the guest's next start; None when nothing waits
     plugged:  id in QEMU's device tree → with what it was, or is just about to be, plugged in
+    mounted:  id in that tree → where in the guest we have mounted what is on it; see inside/disks
     """
 
     id: str
@@ -67,8 +70,11 @@ class Record:
     files: Mapping[str, Json] = field(default_factory=dict)
     runs: Sequence[Json] = ()
     settled: Process | None = None
+    lxd_port: int | None = None
+    lxd_trust: str | None = None
     later: Spec | None = None
     plugged: Mapping[str, Json] = field(default_factory=dict)
+    mounted: Mapping[str, Json] = field(default_factory=dict)
 
     def but(self, **changes: Any) -> Record:
         """The same record with other values."""

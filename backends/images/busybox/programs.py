@@ -23,6 +23,7 @@ PROGRAMS: Mapping[str, str] = {
     "usr/sbin/resize2fs": "e2fsprogs",
     "usr/sbin/blkid": "util-linux",
     "usr/sbin/sfdisk": "fdisk",
+    "usr/bin/partx": "util-linux",
 }
 """Path in the guest → the package that has it."""
 LINKS = {"usr/sbin/mkfs.ext4": "mke2fs", "usr/sbin/fsck.ext4": "e2fsck"}

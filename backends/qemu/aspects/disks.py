@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from reconciler.backends.qemu.aspects import mounts
 from reconciler.backends.qemu.aspects.view import Command, Reading, View
 from reconciler.backends.qemu.machine import Drive
 from reconciler.backends.qemu.plugging.disks import PREFIX
@@ -24,15 +25,20 @@ def questions(record: Record) -> dict[str, Command]:
     return asked
 
 
+def files(record: Record) -> list[str]:
+    """What the guest has mounted, where it is to mount something."""
+    return mounts.files(record)
+
+
 def read(view: View) -> Reading:
     """The declared disks that are there; and in which order the firmware tries them."""
-    found = live_disks(view.declared("disks"), view.devices, view.answers["blocks"])
+    found = mounts.mounted(view, live_disks(view.declared("disks"), view.devices, view.answers["blocks"]))
     fields: dict[str, Any] = {"disks": found or None}
     if order := view.spec.get("bootOrder"):
         places = {name: view.answers[f"place-{name}"] for name in order}
         there = [name for name in order if isinstance(places[name], int)]
         fields["bootOrder"] = sorted(there, key=lambda name: places[name])
-    return Reading(fields)
+    return Reading(fields, conditions=mounts.conditions(view, found))
 
 
 def live_disks(declared: Mapping[str, Any], devices: Mapping[str, str], nodes: Sequence[Any]) -> dict[str, Any]:

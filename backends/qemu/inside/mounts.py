@@ -12,8 +12,7 @@ from reconciler.problems import GuestFailed, Problem, Refused
 TABLE = "/proc/mounts"
 _TIMEOUT = 60.0
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
-_NOT_OVER = frozenset("/ /bin /boot /dev /etc /lib /lib32 /lib64 /libx32 /proc /run /sbin /sys /usr /var".split())
-_NOT_BELOW = ("/dev/", "/proc/", "/sys/")
+_SYSTEM = re.compile(r"/|/(bin|boot|dev|etc|lib(32|64|x32)?|proc|run|sbin|sys|usr|var)|/(dev|proc|sys)/.*")
 _MAKE = 'mkdir -p -- "$1" && cd -P -- "$1" && pwd -P'
 _BUSY = """
 for process in /proc/[0-9]*; do
@@ -53,7 +52,7 @@ def parse(table: bytes) -> dict[str, Mount]:
 def check_path(path: str, field: str, subject: str) -> None:
     """Refused when something mounted there would take the guest's system away from under it."""
     plain = re.sub("/+", "/", path).rstrip("/") or "/"
-    if plain in _NOT_OVER or plain.startswith(_NOT_BELOW):
+    if _SYSTEM.fullmatch(plain):
         hint = "mount it at a path of its own, such as /data"
         raise Refused(Problem(f"{field}: {path} is the guest's own", subject=subject, hint=hint))
 
@@ -82,9 +81,11 @@ def unmount(agent: Agent, path: str, subject: str, lazy: bool = False) -> None:
     when it is in use, with who uses it as far as that can be told.
     """
     done = agent.run(["umount", *(["-l"] if lazy else []), path], _TIMEOUT)
-    if done.code == 0 or path not in mounted(agent):
+    if done.code == 0 or path not in (table := mounted(agent)):
         return
-    users = ", ".join(_users(agent, path))
+    users = ", ".join(
+        [*(f"what is mounted at {one}" for one in table if one.startswith(f"{path}/")), *_users(agent, path)]
+    )
     what = f"{path} is in use in the guest" + (f" by {users}" if users else "")
     hint = "it stays as it is: end what uses it, then apply again"
     raise Refused(Problem(what, subject=subject, detail=_said(done.err), hint=hint))

@@ -8,15 +8,19 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from reconciler.backends.qemu import machine
+from reconciler.backends.qemu import machine, process
+from reconciler.backends.qemu.folders import all_folders
 from reconciler.backends.qemu.headers import check
+from reconciler.backends.qemu.inside.disks import leave
 from reconciler.backends.qemu.machine import Drive
 from reconciler.backends.qemu.plugging.live import Live
+from reconciler.backends.qemu.records import load
 from reconciler.model import Json, Spec
 from reconciler.problems import Problem, Refused
 
 SECTION, PREFIX = "disks", "disk-"
 _SECTOR = 512
+_LOCK = "lock"
 _INTERNAL = "_"
 """The machine's own drives (boot image, seed) begin with it: they come at birth and stay."""
 
@@ -60,11 +64,44 @@ def plug(live: Live, name: str, _part: Json) -> None:
             monitor.execute("blockdev-add", node)
     # QEMU refuses a place in the boot order that another has: while the guest runs, ``order`` gives the places.
     place = {} if live.booted else {"bootindex": live.drives.index(drive) + 1}
-    live.plug({**machine.disk_device(drive), **place})
+    try:
+        live.plug({**machine.disk_device(drive), **place})
+    except Refused as error:
+        raise _named(live, drive, error) from error
+
+
+def _named(live: Live, drive: Drive, error: Refused) -> Refused:
+    """Two writers destroy a disk, so QEMU locks its file; who has it, we know better than the lock does."""
+    if _LOCK not in error.problem.summary:
+        return error
+    users = [user for user in _users(live, drive.file) if user != (live.subject, drive.name)]
+    by = " and ".join(f"{id} (disks.{name})" for id, name in users) or "another program"
+    hint = "a disk has one owner: take it from the other one first, or give each a disk of its own"
+    return Refused(Problem(f"disks.{drive.name}: {drive.file} is in use by {by}", subject=live.subject, hint=hint))
+
+
+def _users(live: Live, file: Path) -> Iterator[tuple[str, str]]:
+    """Which machines of ours that run have that very file, whatever they call it."""
+    for folder in all_folders(live.folder.path.parent.parent, live.folder.sockets.parent.parent):
+        record = live.record if folder.name == live.folder.name else load(folder)
+        if record is not None and process.find(folder, record) is not None:
+            for id, part in record.plugged.items():
+                if id.startswith(PREFIX) and _is_same(Path(part["file"]), file):
+                    yield record.id, id.removeprefix(PREFIX)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
 
 
 def unplug(live: Live, name: str, _part: Json) -> None:
-    """The device, then what was below it."""
+    """What the guest has mounted of it first; the device, then what was below it."""
+    present = live.present()
+    if live.booted and "agent" in present and f"{PREFIX}{name}" in present:
+        live.record = leave(live.folder, live.record, name, live.tell)
     live.unplug(f"{PREFIX}{name}")
     _drop_nodes(live, name)
 
