@@ -10,7 +10,7 @@ _DISK_LIVE = "plugged in and out while the guest runs; it has to unmount first w
 _NIC_LIVE = "plugged in and out while the guest runs; the guest has to bring a new one up"
 _DEVICE_LIVE = "plugged in and out while the guest runs"
 _SHARE = "plugged in and out, mounted and unmounted while the guest runs"
-_FORWARD = "QEMU begins or ends to listen; connections that stand go on"
+_FORWARD = "the host begins or ends to listen; connections that stand go on"
 _GONE = "the guest's own disk is made anew from the new image"
 
 _VIRTUAL_MACHINE = {

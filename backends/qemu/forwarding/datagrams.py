@@ -165,12 +165,9 @@ class _Talk:
         if place is None or place == self._place:
             return
         self._drop()
-        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         try:
-            bind_to(sock, place[1])
-            sock.connect((place[0], self._home.rule.port))
+            sock = _socket_to(place, self._home.rule.port)
         except OSError:
-            sock.close()
             return
         self._sock, self._place = sock, place
         self._loop.watch(sock.fileno(), READ, self._ready)
@@ -180,3 +177,14 @@ class _Talk:
             self._loop.forget(self._sock.fileno())
             self._sock.close()
         self._sock = self._place = None
+
+
+def _socket_to(place: Place, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        bind_to(sock, place[1])
+        sock.connect((place[0], port))
+    except OSError:
+        sock.close()
+        raise
+    return sock

@@ -64,7 +64,7 @@ def sweep(rule: Rule) -> bool:
     if index is None or time.monotonic() - _swept.get(index, -_REST) < _REST:
         return False
     _swept[index] = time.monotonic()
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock, suppress(OSError):
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         bind_to(sock, rule.device)
         for address in _around(index):
             with suppress(OSError):
@@ -80,7 +80,10 @@ def bind_to(sock: socket.socket, device: str) -> None:
 def _table() -> list[_Neighbour]:
     """Everybody that this host knows, best first."""
     if not _looked or time.monotonic() - _looked[0][0] > _FRESH:
-        _looked[:] = [(time.monotonic(), sorted(_neighbours()))]
+        try:
+            _looked[:] = [(time.monotonic(), sorted(_neighbours()))]
+        except OSError:
+            return []  # too many sockets are open on this host; the next look may do
     return _looked[0][1]
 
 

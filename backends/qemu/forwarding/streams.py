@@ -20,7 +20,7 @@ _AT_ONCE = 16
 """Connections taken before others get their turn."""
 _PATIENCE, _DOUBT, _RACING = 10.0, 0.3, 3
 """Seconds to find the guest; seconds after which other addresses are tried beside; how many at once."""
-_KEEP_ALIVE = ((socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
+_OPTIONS = ((socket.TCP_NODELAY, 1), (socket.TCP_KEEPIDLE, 60), (socket.TCP_KEEPINTVL, 20), (socket.TCP_KEEPCNT, 3))
 
 
 class Listener:
@@ -98,13 +98,21 @@ class Reach:
     def _try(self) -> None:
         if self._over:
             return
-        tried = [place for place, _ in self._racing.values()]
-        for place in find(self._rule):
-            if place not in tried and len(self._racing) < _RACING and not self._over:
+        best = find(self._rule)[:_RACING]
+        for handle, (place, _) in list(self._racing.items()):
+            if place in best:
+                best.remove(place)
+            else:  # it is the guest's no longer, or better ones are known by now
+                self._drop(handle)
+        for place in best:
+            if not self._over:
                 self._set_out(place)
 
     def _set_out(self, place: Place) -> None:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:
+            return  # too many are open on this host; the next try may do
         handle = sock.fileno()
         self._racing[handle] = (place, sock)
         try:
@@ -132,18 +140,19 @@ class Reach:
         self._end(sock)
 
     def _failed(self, handle: int, code: int) -> None:
-        self._loop.forget(handle)
-        self._racing.pop(handle)[1].close()
+        self._drop(handle)
         # It is there, and says no. Any other of its addresses that we know has its say still.
         if code == errno.ECONNREFUSED and not self._racing:
             self._end(None)
 
+    def _drop(self, handle: int) -> None:
+        self._loop.forget(handle)
+        self._racing.pop(handle)[1].close()
+
     def _end(self, guest: socket.socket | None) -> None:
         self._over = True
-        for handle, (_, sock) in self._racing.items():
-            self._loop.forget(handle)
-            sock.close()
-        self._racing.clear()
+        for handle in list(self._racing):
+            self._drop(handle)
         self._done(guest)
 
 
@@ -158,9 +167,8 @@ class Carriage:
         self._told = {client: False, guest: False}  # who was told that the other has nothing more to say
         for sock in self._other:
             sock.setblocking(False)
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            for option, value in _KEEP_ALIVE:
+            for option, value in _OPTIONS:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
         self._watch()
 
