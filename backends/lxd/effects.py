@@ -20,6 +20,7 @@ _NEXT_START = Rule(Effect.RESTART, "LXD accepts it on a running container, and i
 _CLOUD_INIT = Rule(Effect.RESTART, "a changed cloud-init is a new instance-id: it runs at the next start")
 _NEXT_SESSION = Rule(Effect.LIVE, "the running container keeps the old value; exec and the next start see the new one")
 _LATER = Rule(Effect.LIVE, "concerns only what LXD does with it later")
+_FILES = "written, or removed if it is still what we put; whoever reads it only at its start does not notice"
 _FIXED = Rule(Effect.IMPOSSIBLE, "LXD cannot change it once it exists")
 _VIRTUAL_MACHINE = Rule(Effect.IMPOSSIBLE, "a key for LXD's virtual machines, not for containers")
 
@@ -32,7 +33,7 @@ _MISCELLANEOUS = {
     "config.<boot.stop.priority>": _LATER,
     "config.<cluster.evacuate>": _LATER,
     "config.<environment.*>": _NEXT_SESSION,
-    "config.<linux.kernel_modules>": Rule(Effect.RESTART, "modules are loaded before a start"),
+    "config.<linux.kernel_modules>": Rule(Effect.LIVE, "loaded at once; a module is never unloaded"),
     "config.<linux.sysctl.*>": _NEXT_START,
     "config.<user.*>": _LIVE,
     "config.<user.meta-data>": _CLOUD_INIT,
@@ -71,7 +72,7 @@ _MACHINERY = {
     "config.<snapshots.*>": _LATER,
 }
 _SECURITY = {
-    "config.<security.devlxd>": _NEXT_START,
+    "config.<security.devlxd>": Rule(Effect.LIVE, "the guest's socket to LXD comes and goes at once"),
     "config.<security.devlxd.images>": _LIVE,
     "config.<security.idmap.*>": Rule(Effect.RESTART, "files change their owners on disk at the next start"),
     "config.<security.nesting>": _NEXT_START,
@@ -124,7 +125,7 @@ CONTAINER = {
     "cloudInit.**": _CLOUD_INIT,
     **_DEVICES,
     "ephemeral": Rule(Effect.LIVE, "concerns what happens when it stops"),
-    "files.**": Rule(Effect.LIVE, "the files are written again; whoever reads them only at its start does not notice"),
+    "files.**": Rule(Effect.LIVE, _FILES),
     "run": Rule(Effect.LIVE, "commands with when: change run now"),
     **_MISCELLANEOUS,
     **_LIMITS,

@@ -187,7 +187,7 @@ class Lab:
         order = {"state": {"action": "stop", "force": True, "timeout": 10}}
         self._try_put(("instances",), order, within)
         for name in [one["name"] for one in self.client.get("instances", recursion="1").metadata]:
-            body = {"config": {"security.protection.delete": ""}}
+            body = {"config": {"security.protection.delete": "false"}}
             self.client.patch(("instances", name), body, within)
             self.client.delete(("instances", name), within)
         for pool in self.client.get("storage-pools", recursion="1").metadata:
