@@ -69,7 +69,7 @@ def plug(live: Live, name: str, part: Json) -> None:
         return
     id, way = f"{PREFIX}{name}", _WAYS[part["way"]]
     device = {**part["device"], **way.open_behind(live, id, part), "id": id}
-    if part["way"] == "usb" or (part["way"] == "emulate" and emulated.is_usb(part)):
+    if way.is_usb(part):
         usb.attach(live, device)
     else:
         live.plug(device)

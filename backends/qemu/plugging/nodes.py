@@ -1,4 +1,6 @@
-"""APPLY: device nodes of the host: a block device becomes a disk of the guest, a terminal one of its serial ports.
+"""APPLY: device nodes of the host: a block device becomes a disk of the guest, a terminal a serial port on USB.
+
+(On USB because the ports of a PCI card need I/O addresses, and what is behind a bridge gets none while the guest runs.)
 
 Opened here and handed to QEMU. One that is not there is waited for: a later pass plugs it in.
 """
@@ -15,7 +17,7 @@ from reconciler.backends.qemu.records import Record
 from reconciler.model import Json
 from reconciler.problems import Problem, Refused
 
-_DISK, _PORT = "virtio-blk-pci", "pci-serial"
+_DISK, _PORT = "virtio-blk-pci", "usb-serial"
 
 
 def part_of(path: str, subject: str, field: str) -> dict[str, Json]:
@@ -55,7 +57,7 @@ def open_behind(live: Live, id: str, part: Json) -> dict[str, Json]:
         monitor.execute("blockdev-add", node)
         return {"drive": node["node-name"], "serial": id.partition("-")[2][:20]}
     monitor.execute("chardev-add", {"id": f"{id}-line", "backend": {"type": "serial", "data": {"device": file}}})
-    return {"chardev": f"{id}-line"}
+    return {"chardev": f"{id}-line", "serial": id.partition("-")[2]}
 
 
 def close_behind(live: Live, id: str, _part: Json) -> None:
@@ -72,6 +74,11 @@ def drop_line(live: Live, line: str) -> None:
     """Take a character device out, if it is there."""
     if any(one["label"] == line for one in live.monitor.execute("query-chardev")):
         live.monitor.execute("chardev-remove", {"id": line})
+
+
+def is_usb(part: Json) -> bool:
+    """Whether it goes into the USB controller."""
+    return bool(part["device"]["driver"] == _PORT)
 
 
 def let_go(_record: Record, _id: str, _part: Json) -> None:

@@ -74,6 +74,11 @@ def close_behind(live: Live, id: str, part: Json) -> None:
     let_go(live.record, id, part)
 
 
+def is_usb(_part: Json) -> bool:
+    """It goes into a port of its own."""
+    return False
+
+
 def let_go(record: Record, _id: str, part: Json) -> None:
     """The same, where no QEMU is left."""
     device = find_pci(part["device"]["host"])
