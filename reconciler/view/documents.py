@@ -9,6 +9,8 @@ from reconciler.problems import Problem
 from reconciler.view.fields import masked
 
 Document = dict[str, Any]
+RESTART_PENDING = "RestartPending"
+"""The condition of a guest for which something waits: true, and no reason to worry."""
 
 
 def plan_document(plan: Plan) -> Document:
@@ -119,8 +121,9 @@ def host_of(seen: Observed) -> str:
 
 
 def is_ready(conditions: tuple[Condition, ...]) -> bool | None:
-    """What the conditions say together: one false is false, one unknown is unknown."""
-    states = [condition.status for condition in conditions]
+    """What the conditions say together: one false is false, one unknown is unknown. That something waits for a
+    restart says nothing about it."""
+    states = [condition.status for condition in conditions if condition.type != RESTART_PENDING]
     if not states:
         return None
     if False in states:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.model import Condition, Observed, Power, ResourceId
-from reconciler.view.documents import host_of, is_ready
+from reconciler.view.documents import RESTART_PENDING, host_of, is_ready
 from reconciler.view.fields import leaves, shown
 from reconciler.view.text import Line, Span, clean, columns, line, table
 
@@ -51,8 +51,11 @@ def _owned(seen: Observed) -> Span:
 def _detail(seen: Observed, conditions: tuple[Condition, ...]) -> str:
     parts = [f"unfinished: {clean(seen.pending)}"] if seen.pending else []
     parts += [
-        clean(f"{condition.type}: {condition.reason}") for condition in conditions if condition.status is not True
+        clean(f"{condition.type}: {condition.reason}")
+        for condition in conditions
+        if condition.status is not True and condition.type != RESTART_PENDING
     ]
+    parts += [clean(f"waits for a restart: {one.message}") for one in conditions if one.type == RESTART_PENDING]
     return ", ".join(parts)
 
 

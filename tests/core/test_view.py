@@ -211,6 +211,15 @@ def test_a_resource_is_ready_only_when_every_condition_is() -> None:
     assert resource_document(seen)["host"] == "far"
 
 
+def test_that_something_waits_for_a_restart_is_shown_and_makes_nothing_ready() -> None:
+    seen = Observed(WEB, "lxd/local", {}, Power.RUNNING, True)
+    waits, no = Condition("RestartPending", True, "Waiting", "cpus.max"), Condition("Tcp", False, "r")
+    assert resource_document(seen, (waits,))["ready"] is None
+    assert resource_document(seen, (waits, no))["ready"] is False
+    told = render(resource_table([seen], {("lxd/local", WEB): (waits,)}, wide=True), colour=False)
+    assert "waits for a restart: cpus.max" in told
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0.31, "0.3s"), (12.4, "12s"), (125, "2m05s"), (3725, "1h02m")])
 def test_durations_read_well(seconds: float, words: str) -> None:
     assert duration(seconds) == words
