@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 
-from reconciler.backends.lxd.address import resolve_address
+from reconciler.backends.lxd import liveness
+from reconciler.backends.lxd.address import Address, resolve_address
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
@@ -14,28 +16,42 @@ from reconciler.backends.lxd.observe import Place, observe
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
 from reconciler.ports import Settings, Tell
+from reconciler.problems import BackendError
+
+ANSWER = 10.0
+"""Seconds that LXD has to say what it is."""
 
 
 class LxdBackend:
     """One LXD. Opening it does no I/O; the connection is made with the first question."""
 
-    def __init__(self, name: str, host_spec: Spec, settings: Settings) -> None:
-        """name: ``lxd/<host>``; host_spec: the Host's spec, or its ``lxd`` mapping alone."""
+    def __init__(
+        self, name: str, host_spec: Spec, settings: Settings, find: Callable[[], Address] | None = None
+    ) -> None:
+        """name: ``lxd/<host>``; host_spec: the Host's spec, or its ``lxd`` mapping alone.
+
+        find: for an LXD whose address is not in its Host's spec and may change: says it, or raises Unreachable
+        """
         host = name.removeprefix("lxd/")
         self.name = lxd_backend(host)
         self._host = host
         self._spec: Spec = host_spec if "lxd" in host_spec else {"lxd": dict(host_spec), "deletionPolicy": "delete"}
         self._settings = settings
+        self._find = find or partial(resolve_address, self._spec["lxd"], settings.state)
+        self._moves = find is not None
         self._lock = threading.Lock()
         self._client: Client | None = None
+        self._table: Table | None = None
         self._images: dict[tuple[str, str], str] = {}  # a hundred containers of one image ask for it once
 
     @property
     def client(self) -> Client:
-        """The one client; the address is looked up when it is first needed."""
+        """The one client; the address is looked up when it is first needed, and each time where it may change."""
         with self._lock:
-            if self._client is None:
-                self._client = Client(resolve_address(self._spec["lxd"], self._settings.state))
+            if self._client is None or self._moves:
+                address = self._find()
+                if self._client is None or self._client.address != address:
+                    self._client = Client(address)
             return self._client
 
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
@@ -44,8 +60,17 @@ class LxdBackend:
         return observe(Place(self.client, self.name, self._host, self._spec), only)
 
     def effects(self) -> Table:
-        """What changes do, as LXD 5.0 does them."""
-        return TABLE
+        """What changes do: as LXD 5.0 does them, and what a newer one says of its further keys. Asked of it once."""
+        with self._lock:
+            known = self._table
+        if known is None:
+            try:
+                known = liveness.table(self.client, Deadline.after(ANSWER))
+            except BackendError:
+                return TABLE  # nothing will be done to what does not answer
+            with self._lock:
+                self._table = known
+        return known
 
     def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
         """Carry out one step; see ``apply.carry_out``."""

@@ -161,7 +161,7 @@ NETWORK = {
     "config.<maas.*>": _LATER,
 }
 
-_EACH_NEXT_START = Rule(Effect.LIVE, "containers that use it see it at their next start")
+EACH_NEXT_START = Rule(Effect.LIVE, "containers that use it see it at their next start")
 _AT_ONCE = Rule(Effect.LIVE, "acts at once on every container that uses this profile")
 
 # A profile restarts nobody: LXD passes devices on to running containers, and restarts none for the rest.
@@ -169,7 +169,7 @@ PROFILE = {
     "description": _LIVE,
     "devices.**": Rule(Effect.LIVE, "LXD changes the devices of the containers that use it at once"),
     **{
-        pattern: _EACH_NEXT_START if rule.effect is Effect.RESTART else _AT_ONCE if rule is _LIVE else rule
+        pattern: EACH_NEXT_START if rule.effect is Effect.RESTART else _AT_ONCE if rule is _LIVE else rule
         for pattern, rule in CONTAINER.items()
         if pattern.startswith("config.")
     },
