@@ -203,7 +203,7 @@ PROJECT = {
 
 VOLUME = {
     "pool": Rule(Effect.IMPOSSIBLE, "moving a volume to another pool is not done here: its data would be at stake"),
-    "size": Rule(Effect.LIVE, "a dir pool accepts sizes and does not enforce them; other pools refuse what is in use"),
+    "size": Rule(Effect.LIVE, "a dir pool only notes sizes; other pools refuse what is in use", Effect.IMPOSSIBLE),
     "config.<size>": Rule(Effect.LIVE, "a dir pool accepts sizes and does not enforce them"),
     "config.<user.*>": _LIVE,
     "config.<snapshots.*>": _LATER,
