@@ -1,28 +1,19 @@
-"""The backends: each satisfies reconciler.ports.Backend; none knows another. Here is where they are listed and opened.
+"""The backends: each satisfies reconciler.ports.Backend; none knows another. Here is where they are listed and opened,
+and where the LXD inside a VM of ours is brought together with the way into it.
 
 Opening does no I/O and imports nothing heavy: only what the desired set needs is opened at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from reconciler.effects import Table
-from reconciler.model import (
-    ATTACHMENTS,
-    LOCAL_HOST,
-    QEMU,
-    Condition,
-    Desired,
-    Observed,
-    ResourceId,
-    Snapshot,
-    Spec,
-    Step,
-    lxd_backend,
-)
-from reconciler.ports import Backend, Settings, Tell
-from reconciler.problems import Problem, Unreachable
+from reconciler.model import ATTACHMENTS, LOCAL_HOST, QEMU, Desired, Spec, lxd_backend
+from reconciler.ports import Backend, Settings
+
+if TYPE_CHECKING:
+    from reconciler.backends.lxd.address import Address
 
 
 def open_backends(desired: Iterable[Desired], settings: Settings, everything: bool = False) -> dict[str, Backend]:
@@ -34,55 +25,41 @@ def open_backends(desired: Iterable[Desired], settings: Settings, everything: bo
             hosts[lxd_backend(want.id.name)] = want.spec
         if want.id.kind not in ATTACHMENTS:
             names.add(want.backend)
-    return {name: _open(name, hosts.get(name), settings) for name in sorted(names)}
+    return {name: _open(name, hosts, settings) for name in sorted(names)}
 
 
 def open_local(settings: Settings) -> dict[str, Backend]:
-    """QEMU and the local LXD: what there is to look at when no manifest says more."""
-    return open_backends((), settings, everything=True)
+    """QEMU, the local LXD and those inside of VMs: what there is to look at when no manifest says more."""
+    from reconciler.backends.qemu.hosting import hosts
+
+    backends = open_backends((), settings, everything=True)
+    return backends | {name: _open(name, {}, settings) for name in map(lxd_backend, hosts(settings))}
 
 
-def _open(name: str, host: Spec | None, settings: Settings) -> Backend:
+def _open(name: str, hosts: Mapping[str, Spec], settings: Settings) -> Backend:
     if name == QEMU:
         from reconciler.backends.qemu.backend import QemuBackend
 
         return QemuBackend(settings)
-    if host is None and name != lxd_backend(LOCAL_HOST):
-        return _InsideMachine(name)
-    if host is not None and "virtualMachine" in host["lxd"]:
-        return _InsideMachine(name)
     from reconciler.backends.lxd.backend import LxdBackend
 
-    return LxdBackend(name, host or {"lxd": {"socket": "auto"}}, settings)
+    host = hosts.get(name) or ({"lxd": {"socket": "auto"}} if name == lxd_backend(LOCAL_HOST) else None)
+    if host is None or "virtualMachine" in host["lxd"]:
+        machine = host["lxd"]["virtualMachine"] if host is not None else name.removeprefix("lxd/")
+        inside = {"lxd": {"virtualMachine": machine}, "deletionPolicy": "delete"}
+        return LxdBackend(name, host or inside, settings, lambda: _address_inside(settings, machine))
+    return LxdBackend(name, host, settings)
 
 
-class _InsideMachine:
-    """An LXD inside a VM of ours: manifests may name it, and this version cannot reach it."""
+def _address_inside(settings: Settings, machine: str) -> Address:
+    from reconciler.backends.lxd.address import Address
+    from reconciler.backends.qemu.hosting import reach
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
-        """Always Unreachable, so that everything on it is held."""
-        raise self._unreachable()
-
-    def effects(self) -> Table:
-        """Nothing is known of it."""
-        return {}
-
-    def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
-        """Never reached: everything on it is held."""
-        raise self._unreachable()
-
-    def probe(self, observed: Observed) -> tuple[Condition, ...]:
-        """Nothing is known of it."""
-        return ()
-
-    def close(self) -> None:
-        """There is nothing to let go of."""
-
-    def _unreachable(self) -> Unreachable:
-        host = self.name.removeprefix("lxd/")
-        return Unreachable(
-            Problem("containers inside a VM are not carried out by this version", subject=f"Host/{host}")
-        )
+    way = reach(settings, machine)
+    return Address(
+        url=way.url,
+        server_certificate=way.server_certificate,
+        client_certificate=way.client_certificate,
+        client_key=way.client_key,
+        origin=f"inside VirtualMachine/{machine}",
+    )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 from reconciler import execution, observation, planning
 from reconciler.effects import Table
-from reconciler.model import ATTACHMENTS, Desired, Plan, ResourceId, Run, Verb, World
+from reconciler.model import ATTACHMENTS, Desired, Outcome, Plan, ResourceId, Result, Run, Verb, World
 from reconciler.planning import PlanOptions
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted, prepare
@@ -58,12 +58,13 @@ def tables(backends: Mapping[str, Backend]) -> dict[str, Table]:
 @dataclass(frozen=True, slots=True)
 class ApplyOptions:
     """How to carry a plan out. trigger: who asked, for the history; parallel: steps at once;
-    stop: once set, nothing new is begun."""
+    stop: once set, nothing new is begun; agree: asked before a further plan is carried out, see ``apply_plan``."""
 
     trigger: str = "apply"
     parallel: int = 8
     on_event: execution.OnEvent = lambda _id, _state, _message: None
     stop: threading.Event | None = None
+    agree: Callable[[Plan], bool] = lambda _plan: True
 
 
 def apply_plan(
@@ -74,11 +75,51 @@ def apply_plan(
     plan_options: PlanOptions,
     options: ApplyOptions,
 ) -> Run:
-    """Carry the plan out, then look again: only a new observation says converged."""
-    job = execution.Job(plan, wanted.desired, world, backends, options.on_event, options.parallel, options.stop)
-    outcomes = execution.execute(job)
-    again = make_plan(wanted, backends, plan_options)[0] if plan.work else plan
+    """Carry the plan out, then look again: only a new observation says converged.
+
+    What could not be known before (it awaited a step of the plan) is planned after that, and carried out in a further
+    round. Each round brings at least one thing up that the last one could not see, so they come to an end.
+    """
+    outcomes = _execute(wanted, plan, world, backends, options)
+    if not plan.work:
+        return Run(_run_id(), options.trigger, plan, outcomes, plan.in_sync)
+    again, seen = make_plan(wanted, backends, plan_options)
+    while _goes_on(plan, again, outcomes, options):
+        further = _execute(wanted, again, seen, backends, options)
+        plan, outcomes = _joined(plan, again), _joined_outcomes(outcomes, further)
+        again, seen = make_plan(wanted, backends, plan_options)
     return Run(_run_id(), options.trigger, plan, outcomes, again.in_sync)
+
+
+def _execute(
+    wanted: Wanted, plan: Plan, world: World, backends: Mapping[str, Backend], options: ApplyOptions
+) -> list[Outcome]:
+    job = execution.Job(plan, wanted.desired, world, backends, options.on_event, options.parallel, options.stop)
+    return execution.execute(job)
+
+
+def _goes_on(plan: Plan, again: Plan, outcomes: Collection[Outcome], options: ApplyOptions) -> bool:
+    """Whether something that was awaited has come, and there is now something to do about what awaited it."""
+    if again.blocker or (options.stop is not None and options.stop.is_set()):
+        return False
+    done = {outcome.step.id for outcome in outcomes if outcome.result is Result.APPLIED}
+    came = {step.id for step in plan.steps if step.awaits in done}
+    return any(step.id in came for step in again.work) and options.agree(again)
+
+
+def _joined(plan: Plan, further: Plan) -> Plan:
+    """One plan for the account: what was done first, and instead of what was held what was done about it then."""
+    steps = {step.id: step for step in plan.steps}
+    steps |= {step.id: step for step in further.steps if step.verb is not Verb.NOOP or steps[step.id].awaits}
+    return replace(plan, steps=tuple(steps[id] for id in sorted(steps)), adjusted={**plan.adjusted, **further.adjusted})
+
+
+def _joined_outcomes(first: Collection[Outcome], further: Collection[Outcome]) -> list[Outcome]:
+    outcomes = {outcome.step.id: outcome for outcome in first}
+    for outcome in further:
+        if outcome.result is not Result.UNCHANGED or outcomes[outcome.step.id].step.awaits:
+            outcomes[outcome.step.id] = outcome
+    return [outcomes[id] for id in sorted(outcomes)]
 
 
 def delete(

@@ -265,6 +265,7 @@ class Step:
     """One thing to do to one resource; ``after`` are the steps (by resource id) that must have ended well.
 
     waiting: what differs and is left for later, because it would do more harm than ``updatePolicy`` lets happen
+    awaits:  of a step that is held: the step after which it can be told what is to be done
     """
 
     id: ResourceId
@@ -276,6 +277,7 @@ class Step:
     after: tuple[ResourceId, ...] = ()
     notes: tuple[str, ...] = ()
     waiting: tuple[Change, ...] = ()
+    awaits: ResourceId | None = None
 
     @property
     def disruptive(self) -> bool:

@@ -108,9 +108,9 @@ def _container_recipe(recipe: str) -> Builder:
 
         return busybox.build
     if recipe == "debian":
-        from reconciler.backends.images.debian import container as debian
+        from reconciler.backends.images.debian.container import build
 
-        return debian.build
+        return build
     raise _unknown_recipe(recipe, "container", ("busybox", "debian"))
 
 
@@ -120,9 +120,9 @@ def _machine_recipe(recipe: str, cache: Cache) -> Builder:
 
         return busybox.builder(cache)
     if recipe == "debian":
-        from reconciler.backends.images.debian import machine as debian
+        from reconciler.backends.images.debian.machine import build
 
-        return debian.build
+        return build
     if recipe == "lxd-host":
         from reconciler.backends.images.debian import host
 

@@ -90,7 +90,7 @@ class Machines:
                 record = self.bring_up(folder, record, spec, tell)
                 # What has to be put into the guest is not at hand here: the next apply finishes that.
                 if not provision.due_files(spec, record.files):
-                    settle(Settling(folder, spec, {}, tell, self.settings.timeout), record)
+                    settle(Settling(folder, spec, {}, tell, self.settings.timeout, self.settings.state), record)
 
     def _take_later(self, folder: Folder, record: Record, applied: Spec) -> tuple[Record, Spec]:
         """What waited for the guest to go down comes true now that it is down."""
@@ -257,8 +257,8 @@ class _Pass:
         ran = process.find(self.folder, record) is not None
         if not (paused and is_settled(record, spec) and ran):
             record = machines.bring_up(self.folder, record, spec, self.tell)
-            limit = machines.settings.timeout
-            record = settle(Settling(self.folder, spec, self.desired.payload, self.tell, limit), record)
+            limit, state = machines.settings.timeout, machines.settings.state
+            record = settle(Settling(self.folder, spec, self.desired.payload, self.tell, limit, state), record)
         if ran:
             resize(self.folder, record, spec, self.tell, machines.grace.follow)
         if paused:

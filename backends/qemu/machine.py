@@ -10,12 +10,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID, uuid5
 
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.records import Record
+from reconciler.backends.qemu.shares import cold
 from reconciler.backends.qemu.sizing import BLOCK, memory_size, room_for
 from reconciler.model import Json, Spec
 from reconciler.problems import Problem, Refused
@@ -74,11 +75,12 @@ class Handles:
     firmware: int | None = None
     firmware_vars: int | None = None
     tpm: int | None = None
+    folders: Mapping[str, int] = field(default_factory=dict)
 
     def all(self) -> list[int]:
         """Those that there are."""
-        given = (getattr(self, name) for name in self.__dataclass_fields__)
-        return [handle for handle in given if handle is not None]
+        given = (getattr(self, name) for name in self.__dataclass_fields__ if name != "folders")
+        return [handle for handle in (*given, *self.folders.values()) if handle is not None]
 
 
 def node_name(kind: str, name: str) -> str:
@@ -115,6 +117,7 @@ def command_line(
         *_firmware(spec, handles),
         *_serial(handles),
         *_tpm(handles),
+        *_folders(spec, handles),
         *_devices(ports),
         *_kernel(handles, boot_line),
     ]
@@ -224,6 +227,11 @@ def _serial(handles: Handles) -> Iterator[str]:
     yield from ("-device", json.dumps({"driver": "isa-serial", "chardev": "serial"}))
 
 
+def _folders(spec: Spec, handles: Handles) -> Iterator[str]:
+    for name, handle in handles.folders.items():
+        yield from ("-fsdev", cold.options(name, spec["shares"][name], handle))
+
+
 def _tpm(handles: Handles) -> Iterator[str]:
     # It cannot be plugged either.
     if handles.tpm is not None:
@@ -265,7 +273,9 @@ def _word(text: str, field: str, subject: str) -> str:
 def drives_of(spec: Spec, record: Record, folder: Folder, stored: Mapping[str, tuple[Path, str]]) -> list[Drive]:
     """Every disk in boot order. ``stored``: Disk name → its file and format."""
     boot = record.images.get(BOOT)
-    drives = [_overlay(BOOT, boot, {"readOnly": boot.get("readOnly", False)}, folder)] if boot and boot.get("format") else []
+    drives = (
+        [_overlay(BOOT, boot, {"readOnly": boot.get("readOnly", False)}, folder)] if boot and boot.get("format") else []
+    )
     disks = spec.get("disks", {})
     for name in sorted(disks, key=_place(spec)):
         drives.append(_drive(name, disks[name], record, folder, stored))

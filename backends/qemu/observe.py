@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.backends.qemu import process, records
 from reconciler.backends.qemu.aspects import REQUIRED, Command, Reading, View, files, questions, read
@@ -22,7 +22,10 @@ from reconciler.backends.qemu.provision import due_files
 from reconciler.backends.qemu.records import Record
 from reconciler.diff import diff
 from reconciler.model import QEMU, Condition, Json, Observed, Power, ResourceId
-from reconciler.problems import BackendError, Problem, Unreachable
+from reconciler.problems import BackendError, Problem, Refused, Unreachable
+
+if TYPE_CHECKING:
+    from reconciler.backends.qemu.agent import Agent
 
 PATIENCE = 5.0
 """Seconds for one VM to answer everything; all are asked at the same time."""
@@ -105,9 +108,16 @@ def _word(folder: Folder, paths: Sequence[str]) -> Mapping[str, bytes] | None:
 
     try:
         with Agent(folder.agent, f"VirtualMachine/{folder.name}", _AGENT_PATIENCE) as agent:
-            return {path: agent.read_file(path) for path in paths}
+            return {path: said for path in paths if (said := _file(agent, path)) is not None}
     except BackendError:
         return None
+
+
+def _file(agent: Agent, path: str) -> bytes | None:
+    try:
+        return agent.read_file(path)
+    except Refused:
+        return None  # there is no such file (yet)
 
 
 def _put(seen: Seen, stored: Mapping[str, tuple[Path, str]]) -> Observed:

@@ -23,7 +23,8 @@ TIMEOUT = 120.0
 _PAUSE = 0.1
 _AGENT = 1.0
 _PANIC = re.compile(
-    r"Kernel panic - not syncing(: dm-verity device corrupted)?|No bootable device|No bootable option or device was found|VFS: Unable to mount root fs"
+    r"Kernel panic - not syncing(: dm-verity device corrupted)?|the root disk cannot be verified"
+    r"|No bootable device|No bootable option or device was found|VFS: Unable to mount root fs"
 )
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 _LISTEN = "0A"

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from reconciler.backends.qemu import provision, readiness
+from reconciler.backends.qemu import hosting, provision, readiness
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.grace import GRACE
+from reconciler.backends.qemu.inside import addresses
 from reconciler.backends.qemu.inside.disks import is_done, mount_disks
 from reconciler.backends.qemu.inside.mounting import mount_shares
 from reconciler.backends.qemu.readiness import Guest
@@ -26,19 +28,21 @@ _FIRST_LOOK = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Settling:
-    """One guest, and what it is to become. payload: contents of files, as far as they are at hand; limit: seconds."""
+    """One guest, and what it is to become. payload: contents of files, as far as they are at hand; limit: seconds;
+    state: our state folder."""
 
     folder: Folder
     spec: Spec
     payload: Mapping[str, bytes]
     tell: Tell
     limit: float
+    state: Path
 
 
 def is_settled(record: Record, spec: Spec) -> bool:
     """Whether nothing is left to do inside the guest."""
     started = record.settled == record.process or not provision.of_moment(spec, "start")
-    files = provision.due_files(spec, record.files)
+    files = provision.due_files(spec, record.files) or provision.gone_files(spec, record.files)
     return record.born and started and not files and not _changed_runs(record, spec) and is_done(record, spec)
 
 
@@ -58,6 +62,7 @@ def settle(settling: Settling, record: Record) -> Record:
         if readiness.is_lost(Guest(settling.folder, record, record.id)):
             stop(settling.folder, record, GRACE, settling.tell, force=True)
         raise
+    addresses.pass_on(settling.folder, record, spec)
     return save(settling.folder, record.but(born=True, settled=record.process))
 
 
@@ -68,9 +73,12 @@ def _work(settling: Settling, record: Record) -> Record:
     record = mount_disks(Guest(settling.folder, record, record.id), spec, settling.tell, settling.limit)
     guest = Guest(settling.folder, record, record.id)
     mount_shares(guest, spec, settling.tell, settling.limit)
-    if files or runs:
+    record = hosting.trust(guest, spec, settling.state, settling.tell, settling.limit)
+    gone = provision.gone_files(spec, record.files)
+    if files or runs or gone:
         timeout = spec.get("ready", {}).get("timeout", readiness.TIMEOUT)
         readiness.await_ready(guest, {"guestAgent": True, "timeout": timeout}, True, settling.tell, settling.limit)
+        provision.gone_files and None  #         provision.take_files_away(settling.folder, record.id, gone, settling.tell)
         provision.put_files(settling.folder, record.id, files, settling.payload, settling.tell)
         provision.run_all(settling.folder, record.id, runs, settling.tell)
     done = {"files": dict(spec.get("files", {})), "runs": tuple(spec.get("run", ()))}

@@ -6,6 +6,8 @@ import argparse
 import os
 import stat
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +72,7 @@ def _apply(
     from reconciler import loop, saved
 
     plan, world = loop.make_plan(wanted, backends, options)
-    show_problems(unanswered(world))
+    show_problems(unanswered(world, plan))
     if promised is not None:
         saved.refuse_if_moved(promised, plan)
     waits = any(step.waiting for step in plan.steps)
@@ -82,7 +84,10 @@ def _apply(
     if plan.blocker or not agreed(plan, arguments.yes or promised is not None, wanted.approve, wanted.desired):
         return PROBLEM
     with Carrier(plan, arguments.parallel, "apply") as carrier:
-        done = loop.apply_plan(wanted, plan, world, backends, options, carrier.options)
+        agree = partial(
+            agreed, yes=arguments.yes or promised is not None, approve=wanted.approve, desired=wanted.desired
+        )
+        done = loop.apply_plan(wanted, plan, world, backends, options, replace(carrier.options, agree=agree))
     return carrier.finish(done, arguments.output)
 
 

@@ -18,6 +18,6 @@ def run(arguments: argparse.Namespace) -> int:
     options = plan_options(arguments, wanted)
     with opened(wanted.desired.values(), settings(wanted.environment)) as backends:
         plan, world = loop.make_plan(wanted, backends, options)
-    show_problems(unanswered(world))
+    show_problems(unanswered(world, plan))
     show(diff_lines(plan))
     return exit_code(plan, arguments.exit_code)

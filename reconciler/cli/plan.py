@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
     options = plan_options(arguments, wanted)
     with opened(wanted.desired.values(), settings(wanted.environment, arguments.timeout), options.prune) as backends:
         plan, world = loop.make_plan(wanted, backends, options)
-    show_problems(unanswered(world))
+    show_problems(unanswered(world, plan))
     if arguments.out:
         _save(arguments.out, wanted.desired, options, plan)
     show_plan(plan, wanted.desired, arguments.output, arguments.verbose)

@@ -10,12 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.model import LOCAL_HOST, Desired, Effect, ResourceId, lxd_backend
+from reconciler.model import LOCAL_HOST, Desired, Effect, ResourceId, Verb, lxd_backend
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem, UsageError
 
 if TYPE_CHECKING:
-    from reconciler.model import World
+    from reconciler.model import Plan, World
     from reconciler.planning import PlanOptions
     from reconciler.ports import Backend, Settings
     from reconciler.preparation import Wanted
@@ -116,9 +116,13 @@ def _not_declared(id: ResourceId, desired: Mapping[ResourceId, Desired]) -> Prob
     return Problem("--only: no manifest declares it", subject=str(id), hint=suggestion(str(id), map(str, desired)))
 
 
-def unanswered(world: World) -> list[Problem]:
-    """Which backends did not answer, why, and what helps; what lives there is held."""
-    found = ((name, world.problem(name)) for name in world.snapshots)
+def unanswered(world: World, plan: Plan | None = None) -> list[Problem]:
+    """Which backends did not answer, why, and what helps; what lives there is held.
+
+    An LXD inside of a VM that the plan is about to bring up is not a problem.
+    """
+    coming = {step.backend for step in plan.steps if step.awaits or step.verb is Verb.CREATE} if plan else set()
+    found = ((name, world.problem(name)) for name in world.snapshots if name not in coming)
     return [problem if problem.subject else replace(problem, subject=name) for name, problem in found if problem]
 
 

@@ -15,6 +15,7 @@ from reconciler.planning.comparing import compare
 from reconciler.planning.judging import settled, step, verdict
 from reconciler.planning.leaving import deleted, leftover_notes, leftovers, pruned, split_targets, taken_out
 from reconciler.planning.ordering import guard, held_by_needs, in_order
+from reconciler.planning.towers import with_towers
 from reconciler.planning.users import with_users
 from reconciler.planning.waiting import given, told
 
@@ -36,7 +37,7 @@ def plan(
     decided = {
         id: told(_decide(asked, given(want, taken.get(id, ()))), taken.get(id, ())) for id, want in objects.items()
     }
-    steps = held_by_needs(objects, decided, world)
+    steps = held_by_needs(objects, with_towers(objects, decided, world), world)
     steps |= {id: carried(want, objects, steps) for id, want in chosen.items() if is_attachment(want)}
     left = list(leftovers(asked, desired)) if not options.only else []
     if options.prune:

@@ -12,7 +12,7 @@ from reconciler.planning.asked import Asked, hold
 from reconciler.planning.comparing import same_record
 from reconciler.planning.waiting import Changes, given, split, told
 
-LATER_FIELDS: Mapping[str, Mapping[str, object]] = {"VirtualMachine": {"restart": "never", "lxd": False}}
+LATER_FIELDS: Mapping[str, Mapping[str, object]] = {"VirtualMachine": {"restart": "never"}}
 """Fields that this version records without acting upon them, each with the value that asks for nothing."""
 
 Notes = tuple[str, ...]

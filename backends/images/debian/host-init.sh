@@ -49,11 +49,12 @@ serve() {
     done
 }
 
-# first_time: what a new LXD is to begin with.
+# first_time: what a new LXD is to begin with. It listens last of all: whoever reaches it finds everything there.
 first_time() {
     lxd waitready --timeout 120 >/dev/null 2>&1
     if [ ! -e /var/lib/lxd/.begun ]; then
-        lxd init --preseed </etc/reconciler/lxd.yaml >>/run/lxd.log 2>&1 && : >/var/lib/lxd/.begun
+        lxd init --preseed </etc/reconciler/lxd.yaml >>/run/lxd.log 2>&1 &&
+            lxc config set core.https_address '[::]:8443' >>/run/lxd.log 2>&1 && : >/var/lib/lxd/.begun
     fi
     say ready
 }

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from types import ModuleType
 
-from reconciler.backends.qemu.aspects import devices, disks, forwards, hardware, nics, shares, sizing, tpm
+from reconciler.backends.qemu.aspects import devices, disks, forwards, hardware, hosting, nics, shares, sizing, tpm
 from reconciler.backends.qemu.aspects.view import Command, Reading, View
 from reconciler.backends.qemu.records import Record
 
@@ -24,10 +24,10 @@ __all__ = ["REQUIRED", "Command", "Reading", "View", "files", "questions", "read
 REQUIRED = ("peripheral", "kvm", "cpu-slots", "memory", "memory-devices", "type", "pci", "blocks")
 """What every QEMU that we support answers: one that refuses is not understood, and left alone."""
 
-ASPECTS: Sequence[ModuleType] = (hardware, sizing, disks, nics, devices, shares, forwards, tpm)
+ASPECTS: Sequence[ModuleType] = (hardware, sizing, disks, nics, devices, shares, hosting, forwards, tpm)
 
 
-TOLD: Sequence[ModuleType] = (sizing, disks, shares)
+TOLD: Sequence[ModuleType] = (sizing, disks, shares, hosting)
 """Those that ask the guest, too."""
 
 

@@ -9,7 +9,7 @@ from reconciler.backends.qemu.inside.mounts import TABLE, parse
 from reconciler.backends.qemu.inside.shares import by_hand, is_in_place
 from reconciler.backends.qemu.plugging.shares import NINEP, PREFIX, SECTION
 from reconciler.backends.qemu.records import Record
-from reconciler.backends.qemu.shares import daemon, program
+from reconciler.backends.qemu.shares import cold, daemon, program
 from reconciler.effects import Rule
 from reconciler.model import Condition, Effect, Spec
 
@@ -54,10 +54,10 @@ def read(view: View) -> Reading:
 
 def rules_of(view: View) -> dict[str, Rule]:
     """Where a share of this very machine costs a restart."""
-    if program.find() is None:
-        return {f"{SECTION}.**": Rule(Effect.RESTART, f"virtiofsd is missing: {_COLD}")}
-    cold = [id.removeprefix(PREFIX) for id, part in view.record.plugged.items() if _is_cold(id, part)]
-    return {pattern: Rule(Effect.RESTART, _COLD) for name in cold for pattern in _patterns(name)}
+    if cold.is_needed():
+        return {f"{SECTION}.**": Rule(Effect.RESTART, f"{program.lacking()}: {_COLD}")}
+    born_with = [id.removeprefix(PREFIX) for id, part in view.record.plugged.items() if _is_cold(id, part)]
+    return {pattern: Rule(Effect.RESTART, _COLD) for name in born_with for pattern in _patterns(name)}
 
 
 def _patterns(name: str) -> tuple[str, str]:
