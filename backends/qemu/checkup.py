@@ -12,11 +12,11 @@ from pathlib import Path
 
 from reconciler.backends.qemu import accelerator, tpm
 from reconciler.backends.qemu.programs import PROGRAM, find_firmware
+from reconciler.backends.qemu.shares import program
 from reconciler.ports import Check, Settings, Tell
 from reconciler.problems import BackendError, Problem, Refused
 
 _OLDEST = (7, 2)
-_VIRTIOFSD = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd")
 _HANDLES = 1024
 """File descriptors that one command may need: a dozen a VM that it looks at, all at once."""
 
@@ -98,10 +98,11 @@ def _firmware() -> Check:
 
 
 def _virtiofsd() -> Check:
-    path = shutil.which("virtiofsd") or next((path for path in _VIRTIOFSD if Path(path).exists()), None)
-    if path is None:
-        return Check("virtiofsd", None, "not installed; needed for folders shared with VMs")
-    return Check("virtiofsd", True, path)
+    found = program.find()
+    if found is None:
+        what = f"{program.lacking()}; needed for sharing folders with VMs that run"
+        return Check("virtiofsd", None, what, program.INSTALL)
+    return Check("virtiofsd", True, found.path)
 
 
 def _swtpm() -> Check:

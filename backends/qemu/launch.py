@@ -20,7 +20,7 @@ from reconciler.backends.qemu.plugging import Live, assemble
 from reconciler.backends.qemu.plugging.disks import opened
 from reconciler.backends.qemu.programs import find_firmware, find_program, no_firmware
 from reconciler.backends.qemu.records import Process, Record, save
-from reconciler.backends.qemu.shares import daemon
+from reconciler.backends.qemu.shares import cold, daemon
 from reconciler.backends.qemu.sockets import listen
 from reconciler.model import Spec
 from reconciler.ports import Tell
@@ -132,4 +132,5 @@ def _birth_handles(launch: Launch, record: Record) -> Iterator[Handles]:
             handles["firmware_vars"] = handle_of(folder.firmware_vars, os.O_RDWR)
         if launch.spec.get("tpm"):
             handles["tpm"] = stack.enter_context(tpm.beside(folder, record))
-        yield Handles(**handles)
+        folders = stack.enter_context(cold.folders_for(launch.spec, folder, record.id))
+        yield Handles(**handles, folders=folders)

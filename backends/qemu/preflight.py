@@ -45,7 +45,7 @@ def check_start(spec: Spec, folder: Folder, store: Store, subject: str, tell: Te
         _check_bridge(name, nic, subject)
     devices.check(spec.get("devices", {}), subject)
     forwards.check(spec, subject)
-    shares.check(spec.get("shares", {}), folder, subject)
+    shares.check(spec.get("shares", {}), folder, subject, start=True)
     _check_tpm(spec, folder, store, subject, tell)
 
 
@@ -53,7 +53,7 @@ def check_live(spec: Spec, folder: Folder, subject: str) -> None:
     """Refused when what is to be plugged into a machine that runs cannot be had here."""
     devices.check(spec.get("devices", {}), subject)
     forwards.check(spec, subject)
-    shares.check(spec.get("shares", {}), folder, subject)
+    shares.check(spec.get("shares", {}), folder, subject, start=False)
 
 
 def _check_names(spec: Spec, subject: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler.backends.qemu.shares import program
 from reconciler.model import Change, Desired, Effect, Power, ResourceId, Verb
 from tests.qemu.test_crashes import MOST, die_at
 from tests.support.qemu import Lab, holders, remains, share
@@ -110,15 +111,36 @@ def test_what_the_guest_unmounts_is_mounted_again(linux: Lab, folder: Path) -> N
     assert linux.inside("cat", "/mnt/data/hello") == "from the host" and linux.daemons() == pids
 
 
-def test_a_daemon_that_is_killed_is_replaced(linux: Lab, folder: Path) -> None:
+@pytest.mark.parametrize("all_of_it", [False, True])
+def test_a_daemon_that_is_killed_is_replaced(linux: Lab, folder: Path, all_of_it: bool) -> None:
     want = with_share(linux, folder)
     linux.converge(want)
-    boot, pids = linux.boot_id(), linux.daemons()
+    boot, pids = linux.boot_id(), linux.daemons() if all_of_it else linux.servers()
     kill(pids)
     assert linux.verbs(want) == [Verb.UPDATE] and effects(linux.changes(want)) == {Effect.LIVE}
     linux.converge(want)
     assert linux.inside("cat", "/mnt/data/hello") == "from the host"
     assert linux.boot_id() == boot and linux.daemons() and not set(linux.daemons()) & set(pids)
+
+
+def test_a_guest_that_waits_for_a_dead_daemon_is_answered(linux: Lab, folder: Path) -> None:
+    want = with_share(linux, folder)
+    linux.converge(want)
+    boot, pids = linux.boot_id(), linux.servers()
+    # Asks all the time, so that something is under way when the daemon goes, and has files open there.
+    asks = "exec 3</mnt/data/hello; while stat -f /mnt/data && touch /mnt/data/x; do :; done; echo end"
+    linux.inside("sh", "-c", f"(sh -c '{asks}' >/run/said 2>/run/failed </dev/null) & sleep 1")
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    linux.inside("sleep", "1")
+    kill(pids)
+    linux.inside("sh", "-c", "for n in 1 2 3 4 5 6 7 8; do tail -n1 /run/said | grep -q end && break; sleep 0.5; done")
+    assert linux.inside("tail", "-n1", "/run/said") == "end"
+    assert "Input/output error" in linux.inside("cat", "/run/failed")
+    assert linux.verbs(want) == [Verb.UPDATE]
+    linux.converge(want)
+    assert linux.inside("cat", "/mnt/data/hello") == "from the host"
+    assert linux.boot_id() == boot and linux.servers() and not set(linux.daemons()) & set(pids)
 
 
 def test_no_daemon_outlives_its_qemu(linux: Lab, folder: Path) -> None:
@@ -228,3 +250,33 @@ def test_a_source_that_is_refused_leaves_the_guest_as_it_is(lab: Lab, folder: Pa
     for path in ("/", "/etc", "/proc/1", "/dev/shm/", "/usr"):
         assert "the guest's own" in lab.fail(lab.idle(shares={"data": share(folder, path)})).summary
     assert lab.look().power is Power.RUNNING and lab.folder().path.joinpath("shares").exists() is False
+
+
+def test_where_virtiofsd_is_missing_9p_is_there_from_birth(
+    linux: Lab, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(program, "PLACES", ())
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    linux.converge(linux.busybox())
+    boot = linux.boot_id()
+    want = with_share(linux, folder, read_only=True)
+    (change,) = linux.changes(want)
+    assert change.effect is Effect.RESTART and "virtiofsd is missing" in change.note
+    folder.chmod(0o750)
+    problem = linux.fail(want)
+    assert "may not read" in problem.summary and problem.hint is not None and "virtiofsd" in problem.hint
+    assert linux.boot_id() == boot
+    folder.chmod(0o755)
+    linux.converge(want)
+    assert linux.boot_id() != boot and linux.daemons() == []
+    assert linux.inside("cat", "/mnt/data/hello") == "from the host"
+    linux.inside("mount", "-o", "remount,rw", "/mnt/data")
+    assert b"Read-only file system" in linux.ask("touch", "/mnt/data/new").err
+    (folder / "shadow").symlink_to("/etc/shadow")
+    assert linux.inside("cat", "/mnt/data/shadow") == linux.inside("cat", "/etc/shadow")
+
+    monkeypatch.undo()
+    assert linux.changes(with_share(linux, folder))[0].effect is Effect.RESTART
+    linux.converge(with_share(linux, folder))
+    linux.inside("touch", "/mnt/data/new")
+    assert (folder / "new").exists() and linux.daemons()

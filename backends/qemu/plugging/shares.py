@@ -7,13 +7,13 @@ while the daemon is dead, for whoever unmounts waits for its answer: then the de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.inside import shares as inside
 from reconciler.backends.qemu.plugging.live import Live
-from reconciler.backends.qemu.shares import daemon, program
+from reconciler.backends.qemu.shares import cold, daemon
 from reconciler.backends.qemu.shares.daemon import Place
 from reconciler.backends.qemu.shares.source import opened_source
 from reconciler.model import Json, Spec
@@ -41,7 +41,7 @@ def transport(plugged: Spec | None, booted: bool) -> str:
     """virtiofs where there is a virtiofsd; a guest that was born with the other way keeps it while it runs."""
     if booted and plugged is not None:
         return str(plugged["transport"])
-    return VIRTIOFS if program.find() or booted else NINEP
+    return NINEP if cold.is_needed() and not booted else VIRTIOFS
 
 
 def is_whole(live: Live, name: str) -> bool:
@@ -50,17 +50,25 @@ def is_whole(live: Live, name: str) -> bool:
     return part["transport"] == NINEP or daemon.is_whole(Place(live.folder, name), part)
 
 
-def check(shares: Mapping[str, Spec], folder: Folder, subject: str) -> None:
-    """Refused, naming the field, when one can be seen not to be had; nothing is touched."""
+def check(shares: Mapping[str, Spec], folder: Folder, subject: str, start: bool) -> None:
+    """Refused, naming the field, when one can be seen not to be had; nothing is touched. start: QEMU is to be born."""
     inside.check(shares, subject)
+    opened = cold.opened if start and cold.is_needed() else _opened
     for name, share in shares.items():
-        with opened_source(name, share["source"], folder, subject):
+        with opened(name, share, folder, subject):
             pass
+
+
+def _opened(name: str, share: Spec, folder: Folder, subject: str) -> AbstractContextManager[int]:
+    return opened_source(name, share["source"], folder, subject)
 
 
 def plug(live: Live, name: str, part: Json) -> None:
     """The daemon, the line between it and QEMU, the device at last."""
     place, id = Place(live.folder, name), f"{PREFIX}{name}"
+    if part["transport"] == NINEP:
+        live.plug({"driver": "virtio-9p-pci", "id": id, "fsdev": id, "mount_tag": inside.tag_of(name)})
+        return
     _drop_line(live, id)  # what a try that was cut off has left
     daemon.end(place, live.subject)
     live.tell(f"sharing {part['source']}")

@@ -1,10 +1,10 @@
 """APPLY and OBSERVE, the virtiofsds: started for one share of one VM, recognised beyond doubt, ended for good.
 
-    <state>/vms/<vm>/shares/<name>/    alive · share.json · virtiofsd.log · root/ (where it alone finds the folder)
+    <state>/vms/<vm>/shares/<name>/   alive · served · share.json · virtiofsd.log · root/ (its own folder)
 
-As with a QEMU, the process itself holds a flock on ``alive``, so the kernel tells whether one lives. It ends by itself
-when its QEMU lets go of the line between them: the line is there before the daemon is, and ours until QEMU has it, so
-that whichever of the three dies, no daemon stays behind.
+As with a QEMU, the processes themselves hold flocks, so the kernel tells whether they live: ``alive`` is the relay's,
+which speaks with QEMU, and ``served`` the virtiofsd's behind it. Both end by themselves when QEMU lets go of the line;
+it is ours until QEMU has it, so that whoever dies, nobody stays behind.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from threading import Event
 
 from reconciler.backends.qemu import process
 from reconciler.backends.qemu.folders import Folder
-from reconciler.backends.qemu.shares import chamber, program
+from reconciler.backends.qemu.shares import chamber, program, relay
 from reconciler.backends.qemu.shares.source import identity
-from reconciler.backends.qemu.sockets import connect, listen
 from reconciler.model import Spec
 from reconciler.paths import private_dir, write_private
 from reconciler.problems import Problem, Refused, Unreachable
@@ -57,8 +56,13 @@ class Place:
 
     @property
     def alive(self) -> Path:
-        """flock held by the daemon."""
+        """flock held by the relay, and by everything that it starts."""
         return self.path / "alive"
+
+    @property
+    def served(self) -> Path:
+        """flock held by the daemon that was there from the beginning."""
+        return self.path / "served"
 
     @property
     def facts(self) -> Path:
@@ -75,11 +79,6 @@ class Place:
         """Where the folder is mounted; everybody else sees an empty folder there."""
         return self.path / "root"
 
-    @property
-    def line(self) -> Path:
-        """Where it is connected to, for a moment."""
-        return self.folder.sockets / "share.sock"
-
 
 def start(place: Place, source: int, part: Spec, subject: str) -> socket.socket:
     """A daemon that serves the folder behind descriptor ``source``, and the line to it, for QEMU. None other lives.
@@ -88,33 +87,32 @@ def start(place: Place, source: int, part: Spec, subject: str) -> socket.socket:
     """
     chosen = program.find()
     if chosen is None:
-        raise Refused(Problem(f"shares.{place.name}: virtiofsd is not installed", subject=subject, hint=INSTALL))
-    for path in (place.path.parent, place.path, place.root, place.folder.sockets):
+        raise Refused(Problem(f"shares.{place.name}: {program.lacking()}", subject=subject, hint=program.INSTALL))
+    for path in (place.path.parent, place.path, place.root):
         private_dir(path)
     process.reap()
-    with listen(place.line) as listener:
-        line = connect(place.line, subject)
-        place.line.unlink()
-        try:
-            with _alive_lock(place, subject) as alive:
-                argv = chosen.arguments(listener.fileno(), str(place.root), bool(part["readOnly"]))
-                _spawn(place, argv, source, bool(part["readOnly"]), (listener.fileno(), alive))
-            _write_facts(place, source, part)
-            _await_listening(place, subject)
-        except BaseException:
-            line.close()
-            end(place, subject, patience=0.0)
-            raise
-    return line
-
-
-INSTALL = "apt-get install virtiofsd (or qemu-system-common, up to Debian 12); `reconciler doctor --fix`"
+    ours, its = socket.socketpair()
+    try:
+        with its, _lock(place.alive, place, subject) as alive, _lock(place.served, place, subject) as served:
+            argv = chosen.arguments(str(place.root), bool(part["readOnly"]))
+            _spawn(place, argv, {"line": its.fileno(), "served": served, "source": source}, alive, part)
+        _write_facts(place, source, part)
+        _await_listening(place, subject)
+    except BaseException:
+        ours.close()
+        end(place, subject, patience=0.0)
+        raise
+    return ours
 
 
 def is_alive(place: Place) -> bool:
-    """Whether its daemon lives: the kernel's own answer."""
+    """Whether somebody answers QEMU and the guest, were it with errors: the kernel's own answer."""
+    return _is_held(place.alive)
+
+
+def _is_held(path: Path) -> bool:
     try:
-        handle = os.open(place.alive, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:
@@ -133,16 +131,16 @@ def is_whole(place: Place, part: Spec) -> bool:
         there = os.stat(part["source"], follow_symlinks=False)
     except (OSError, ValueError):
         return False
-    return is_alive(place) and facts["folder"] == [there.st_dev, there.st_ino]
+    return _is_held(place.served) and facts["folder"] == [there.st_dev, there.st_ino]
 
 
 def end(place: Place, subject: str, patience: float = _ENDING) -> None:
     """Wait until it has ended, by force after ``patience`` seconds; then nothing is left of it. QEMU has let go."""
     if is_alive(place) and not _is_gone(place, patience):
-        for pid in holders(place):
+        for pid in holders(place.alive):
             with _opened(pid) as handle:
                 # Only now: what the pidfd stands for can no longer change.
-                if handle is not None and pid in holders(place, (pid,)):
+                if handle is not None and pid in holders(place.alive, (pid,)):
                     signal.pidfd_send_signal(handle, signal.SIGKILL)
         if not _is_gone(place, 5.0):
             what = f"shares.{place.name}: its virtiofsd does not end even by force"
@@ -174,16 +172,18 @@ def died(place: Place, subject: str) -> Refused:
     return Refused(Problem(what, subject=subject, detail=last_words(place) or None, hint=hint))
 
 
-def _spawn(place: Place, argv: list[str], source: int, read_only: bool, inherit: tuple[int, ...]) -> None:
-    wanted = {"source": source, "target": str(place.root), "readOnly": read_only, "argv": argv}
+def _spawn(place: Place, argv: list[str], handles: dict[str, int], alive: int, part: Spec) -> None:
+    python = [sys.executable, "-I", "-S"]
+    shut_in = {"source": handles["source"], "target": str(place.root), "readOnly": part["readOnly"], "argv": argv}
+    wanted = {**handles, "folder": str(place.path), "start": [*python, chamber.__file__, shut_in]}
     with place.log.open("wb") as log:
         place.log.chmod(0o600)
         child = subprocess.Popen(
-            [sys.executable, "-I", "-S", chamber.__file__, json.dumps(wanted)],
+            [*python, relay.__file__, json.dumps(wanted)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            pass_fds=(*inherit, source),
+            pass_fds=(*handles.values(), alive),
             start_new_session=True,
             cwd="/",
             env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
@@ -218,10 +218,10 @@ def _is_gone(place: Place, timeout: float) -> bool:
     return True
 
 
-def holders(place: Place, among: tuple[int, ...] | None = None) -> list[int]:
-    """Processes of other sessions than ours that have the lock's file open: the daemon, and its child."""
+def holders(path: Path, among: tuple[int, ...] | None = None) -> list[int]:
+    """Processes of other sessions than ours that have the lock's file open."""
     try:
-        lock = place.alive.stat()
+        lock = path.stat()
     except FileNotFoundError:
         return []
     pids = among or tuple(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
@@ -259,8 +259,8 @@ def _opened(pid: int) -> Iterator[int | None]:
 
 
 @contextmanager
-def _alive_lock(place: Place, subject: str) -> Iterator[int]:
-    handle = os.open(place.alive, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _lock(path: Path, place: Place, subject: str) -> Iterator[int]:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         _take(handle, place, subject)
         yield handle

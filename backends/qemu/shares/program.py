@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-_PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd", "/usr/libexec/qemu-kvm/virtiofsd")
+PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd", "/usr/libexec/qemu-kvm/virtiofsd")
+INSTALL = "apt-get install virtiofsd (up to Debian 12: qemu-system-common)"
 _LOST = "mknod", "setfcap"
 """What a guest's root could leave in the folder for people on the host to run into: device nodes, capabilities."""
 
@@ -22,23 +24,30 @@ class Program:
     old: bool
     read_only: bool
 
-    def arguments(self, line: int, folder: str, read_only: bool) -> list[str]:
-        """The whole argv. line: descriptor of the socket it listens on; folder: what it serves."""
+    def arguments(self, folder: str, read_only: bool) -> list[str]:
+        """The whole argv but for the number of the descriptor it listens on; folder: what it serves."""
         if self.old:
             options = [f"source={folder}", "sandbox=namespace", "modcaps=" + ":".join(f"-{word}" for word in _LOST)]
-            return [self.path, f"--fd={line}", "--rlimit-nofile=0", *(word for one in options for word in ("-o", one))]
-        words = [f"--fd={line}", "--shared-dir", folder, "--sandbox=namespace", "--rlimit-nofile=0"]
+            return [self.path, "--fd=", "--rlimit-nofile=0", *(word for one in options for word in ("-o", one))]
+        words = ["--fd=", "--shared-dir", folder, "--sandbox=namespace", "--rlimit-nofile=0"]
         words.append("--modcaps=" + ":".join(f"-{word}" for word in _LOST))
         return [self.path, *words, *(["--readonly"] if read_only and self.read_only else [])]
 
 
 def find() -> Program | None:
-    """The one that this host has; None when there is none that we know how to call."""
-    places: Sequence[str] = (*_PLACES, shutil.which("virtiofsd") or "")
-    for place in places:
-        if place and (there := Path(place)).is_file():
-            return _known(place, there.stat().st_mtime_ns)
-    return None
+    """The one that this host has; None when there is none that works."""
+    return next((known for path, there in _there() if (known := _known(path, there.st_mtime_ns))), None)
+
+
+def lacking() -> str:
+    """Why there is none, in few words. QEMU's own needs an ordinary user to be in no group but one."""
+    return next((f"{path} does not run here" for path, _ in _there()), "virtiofsd is missing")
+
+
+def _there() -> Iterator[tuple[str, os.stat_result]]:
+    for path in (*PLACES, shutil.which("virtiofsd") or ""):
+        if path and Path(path).is_file():
+            yield path, Path(path).stat()
 
 
 @lru_cache(maxsize=8)
