@@ -53,7 +53,7 @@ _VIRTUAL_MACHINE = {
     "forwards.**": Rule(Effect.LIVE, _FORWARD),
     "guestAgent": Rule(Effect.RESTART, "the agent's channel is plugged in before the guest boots"),
     "cloudInit.**": Rule(Effect.RESTART, "cloud-init reads its seed when the guest boots"),
-    "files.**": Rule(Effect.LIVE, "put into the running guest"),
+    "files.**": Rule(Effect.LIVE, "put into the running guest, or removed from it if it is still what we put"),
     "run.**": Rule(Effect.LIVE, "commands whose moment has come are run"),
     "restart": Rule(Effect.LIVE, "watch mode will act on it; this version records it"),
     "tpm": Rule(Effect.RESTART, "a TPM is plugged in before the guest boots"),

@@ -12,12 +12,19 @@ from reconciler.problems import GuestFailed, Interrupted, Problem, Refused
 
 _PLACE = 'set -e; chmod "$2" "$1.reconciler"; chown "$3" "$1.reconciler"; mv -f "$1.reconciler" "$1"'
 _FOLDER = 'mkdir -p "$(dirname "$1")"; rm -rf "$1.reconciler"'
+_SAME = '[ ! -L "$1" ] && [ "$(sha256sum <"$1" | cut -d" " -f1)" = "$2" ]'
+_TAKE_AWAY = f'[ -e "$1" ] || [ -L "$1" ] || exit 0; {_SAME} && rm -f "$1"'
 _TIMEOUT = 60.0
 
 
 def due_files(spec: Spec, put: Mapping[str, Spec]) -> dict[str, Spec]:
     """The files that the guest does not have as declared, as far as we put them."""
     return {path: file for path, file in spec.get("files", {}).items() if put.get(path) != file}
+
+
+def gone_files(spec: Spec, put: Mapping[str, Spec]) -> dict[str, Spec]:
+    """The files that we put and that are no longer declared."""
+    return {path: file for path, file in put.items() if path not in spec.get("files", {})}
 
 
 def of_moment(spec: Spec, moment: str) -> list[Spec]:
@@ -39,6 +46,16 @@ def put_files(
             _sh(agent, subject, _FOLDER, path)
             agent.write_file(f"{path}.reconciler", payload[file["sha256"]])
             _sh(agent, subject, _PLACE, path, str(file["mode"]), str(file["owner"]))
+
+
+def take_files_away(folder: Folder, subject: str, files: Mapping[str, Spec], tell: Tell) -> None:
+    """Remove each that is still what was put there; what was changed since then stays."""
+    if not files:
+        return
+    with Agent(folder.agent, subject) as agent:
+        for path, file in files.items():
+            done = agent.run(["/bin/sh", "-c", _TAKE_AWAY, "sh", path, str(file["sha256"])], _TIMEOUT)
+            tell(f"removed {path}" if done.code == 0 else f"leaving {path}: it is not what was put there")
 
 
 def run_all(folder: Folder, subject: str, runs: Sequence[Spec], tell: Tell) -> None:

@@ -78,7 +78,7 @@ def _work(settling: Settling, record: Record) -> Record:
     if files or runs or gone:
         timeout = spec.get("ready", {}).get("timeout", readiness.TIMEOUT)
         readiness.await_ready(guest, {"guestAgent": True, "timeout": timeout}, True, settling.tell, settling.limit)
-        provision.gone_files and None  #         provision.take_files_away(settling.folder, record.id, gone, settling.tell)
+        provision.take_files_away(settling.folder, record.id, gone, settling.tell)
         provision.put_files(settling.folder, record.id, files, settling.payload, settling.tell)
         provision.run_all(settling.folder, record.id, runs, settling.tell)
     done = {"files": dict(spec.get("files", {})), "runs": tuple(spec.get("run", ()))}

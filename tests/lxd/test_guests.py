@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import pty
 import select
@@ -44,6 +45,27 @@ def test_files_arrive_with_mode_and_owner_and_change_when_the_manifest_does(lab:
     assert lab.inside(name, "cat", "/etc/app/conf") == "second\n"
     assert lab.inside(name, "stat", "-c", "%a %u:%g", "/etc/app/conf").strip() == "600 0:0"
     assert lab.init_start(name) == began
+
+
+def test_a_file_no_longer_declared_goes_unless_somebody_changed_it(lab: Lab) -> None:
+    name = lab.lxd.name()
+    digests = {path: hashlib.sha256(data).hexdigest() for path, data in PAYLOAD.items()}
+    payload = {digests[path]: data for path, data in PAYLOAD.items()}
+    paths = ("/etc/kept", "/etc/goes", "/etc/edited", "/etc/missing", "/etc/linked")
+    files = {path: file(digests["one"]) for path in paths}
+    lab.converge(lab.container(name, payload=payload, files=files))
+    lab.inside(
+        name, "sh", "-c", "echo mine >> /etc/edited; rm /etc/missing; mv /etc/linked /etc/a; ln -s a /etc/linked"
+    )
+    began = lab.init_start(name)
+    lab.converge(lab.container(name, payload=payload, files={"/etc/kept": file(digests["one"])}))
+    left = lab.inside(name, "sh", "-c", "cd /etc; ls -d kept goes edited missing linked 2>/dev/null; true").split()
+    assert left == ["edited", "kept", "linked"]
+    assert any("/etc/edited" in told and "leaving" in told for told in lab.told)
+    assert lab.init_start(name) == began
+    lab.converge(lab.container(name, power="stopped", payload=payload))
+    lab.converge(lab.container(name))
+    assert lab.inside(name, "sh", "-c", "ls /etc/kept 2>/dev/null; true") == ""
 
 
 def test_files_reach_a_container_that_stays_down(lab: Lab) -> None:

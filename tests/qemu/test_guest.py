@@ -50,6 +50,18 @@ def test_files_and_commands_at_their_moments(linux: Lab) -> None:
     assert linux.inside("cat", "/tmp/ran").split()[4:] == ["edited"]
 
 
+def test_a_file_no_longer_declared_goes_unless_somebody_changed_it(linux: Lab) -> None:
+    paths = ("/etc/kept", "/etc/goes", "/etc/edited", "/etc/missing", "/etc/linked")
+    linux.converge(with_files(linux.busybox(), dict.fromkeys(paths, b"1\n")))
+    linux.inside("sh", "-c", "echo mine >> /etc/edited; rm /etc/missing; mv /etc/linked /etc/a; ln -s a /etc/linked")
+    boot = linux.boot_id()
+    linux.converge(with_files(linux.busybox(), {"/etc/kept": b"1\n"}))
+    left = linux.inside("sh", "-c", "cd /etc; ls -d kept goes edited missing linked 2>/dev/null; true").split()
+    assert left == ["edited", "kept", "linked"]
+    assert any("/etc/edited" in told and "leaving" in told for told in linux.told)
+    assert linux.boot_id() == boot
+
+
 def test_a_guest_that_lives_in_memory_gets_its_files_again(linux: Lab) -> None:
     want = with_files(linux.busybox(), {"/etc/one": b"1\n"}, run=[command("echo start >> /tmp/ran", "start")])
     linux.converge(want)

@@ -9,7 +9,7 @@ from typing import Any
 
 from reconciler.backends.lxd.apply import plugging, power
 from reconciler.backends.lxd.apply.editing import Raw, devices_after, edit, merged, remarked
-from reconciler.backends.lxd.apply.guest import put_files, run_commands
+from reconciler.backends.lxd.apply.guest import put_files, run_commands, take_files_away
 from reconciler.backends.lxd.apply.plugging import BODY
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.client import Conflicting, Missing
@@ -219,6 +219,7 @@ def _settle(task: Task, pending: str | None) -> None:
     risky = finishing or bool(files) or commands
     if risky:
         _note(task, pending or "update")
+        take_files_away(task)  # before the mark forgets them
     _configure(task, everything=finishing)
     _bring_up(task, pending=(pending or "update") if risky else None, files=files)
 

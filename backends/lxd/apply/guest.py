@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from reconciler.backends.lxd.apply.task import Task
+from reconciler.backends.lxd.client import Missing
 from reconciler.backends.lxd.console import tail
 from reconciler.backends.lxd.session import TookTooLong, capture
 from reconciler.problems import GuestFailed, Problem, Refused
@@ -21,6 +23,28 @@ def put_files(task: Task, paths: Collection[str] | None) -> None:
         if paths is None or path in paths:
             task.tell(f"writing {path}")
             _put_file(task, path, about)
+
+
+def take_files_away(task: Task) -> None:
+    """Remove what an earlier apply put there and the manifest no longer names; what was changed since then stays."""
+    applied = task.observed.applied if task.observed else None
+    before: Mapping[str, Mapping[str, str]] = (applied or {}).get("files") or {}
+    for path in before.keys() - (task.spec.get("files") or {}).keys():
+        if task.special("files") or any(change.path[:2] == ("files", path) for change in task.step.changes):
+            _take_away(task, path, before[path]["sha256"])
+
+
+def _take_away(task: Task, path: str, sha256: str) -> None:
+    place = ("instances", task.name, "files")
+    try:
+        data = task.client.raw(*place, within=task.deadline, path=path)
+    except Missing:
+        return
+    if hashlib.sha256(data).hexdigest() != sha256:
+        task.tell(f"leaving {path}: it is not what was put there")
+        return
+    task.tell(f"removing {path}")
+    task.client.delete(place, task.deadline, path=path)
 
 
 def _put_file(task: Task, path: str, about: Mapping[str, str]) -> None:
