@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from reconciler.backends.lxd.deadline import Deadline
@@ -27,10 +29,10 @@ def busy(lab: Lab, name: str, **spec: object) -> Desired:
     return lab.container(name, payload=PAYLOAD, **{**full, **spec})
 
 
-def crashes(lab: Lab, want: Desired, write: int, replied: bool) -> bool:
+def crashes(lab: Lab, want: Desired | list[Desired], write: int, replied: bool) -> bool:
     """Apply and die at that write; False when there are not so many."""
     with crash_at(lab.client, write, replied) as died:
-        lab.apply(want)
+        lab.apply(*([want] if isinstance(want, Desired) else want))
     return bool(died)
 
 
@@ -106,3 +108,55 @@ def test_a_replacement_cut_off_is_finished(lab: Lab) -> None:
         if not crashed:
             break
     assert write > 3
+
+
+def test_devices_cut_off_at_any_write_are_finished(lab: Lab, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("even", "odd")]
+    for folder in folders:
+        folder.mkdir(mode=0o755)
+        (folder / "name").write_text(folder.name)
+    name = lab.lxd.name()
+    lab.converge(lab.container(name, devices=plugged(folders[0], "/dev/full")))
+    began = lab.init_start(name)
+    for write in range(1, MANY):
+        folder = folders[write % 2]
+        want = lab.container(name, devices=plugged(folder, ("/dev/full", "/dev/zero")[write % 2]))
+        lab.client.shifts = None  # with the detour of a share whose owners cannot be mapped
+        crashed = crashes(lab, want, write, replied=write % 3 == 0)
+        lab.converge(want)
+        assert lab.inside(name, "cat", "/srv/name") == folder.name
+        assert lab.init_start(name) == began
+        if not crashed:
+            break
+    assert write > 3
+
+
+def plugged(folder: Path, node: str) -> dict[str, dict[str, str]]:
+    return {
+        "share-site": {"type": "disk", "source": str(folder), "path": "/srv", "readonly": "true"},
+        "device-node": {"type": "unix-char", "source": node, "path": "/dev/node"},
+    }
+
+
+def test_a_network_that_moves_and_is_cut_off_at_any_write_arrives(lab: Lab) -> None:
+    bridge, name = lab.lxd.name("b"), lab.lxd.name()
+    lab.converge(*on_subnet(lab, bridge, name, 0))
+    began = lab.init_start(name)
+    for write in range(1, MANY):
+        want = on_subnet(lab, bridge, name, write % 2)
+        crashed = crashes(lab, want, write, replied=write % 3 == 0)
+        lab.converge(*want)
+        address = lab.raw("instances", name)["devices"]["eth0"]["ipv4.address"]
+        assert address == f"10.221.{101 + write % 2}.7" and lab.init_start(name) == began
+        assert "eth0" in lab.inside(name, "ls", "/sys/class/net")
+        if not crashed:
+            break
+    assert write > 4
+
+
+def on_subnet(lab: Lab, bridge: str, name: str, which: int) -> list[Desired]:
+    subnet = f"10.221.{101 + which}"
+    ipv4 = {"address": f"{subnet}.1/24", "nat": False}
+    network = lab.desired("Network", bridge, {"type": "bridge", "ipv4": ipv4, "ipv6": {"address": "none"}})
+    card = {"type": "nic", "network": bridge, "name": "eth0", "ipv4.address": f"{subnet}.7"}
+    return [network, lab.container(name, needs=[network.id], devices={"eth0": card})]

@@ -80,6 +80,24 @@ def test_everything_works_over_https(remote: Remote) -> None:
         lab.converge(far, prune=True)
 
 
+def test_devices_of_a_container_elsewhere_are_believed(remote: Remote, tmp_path: Path) -> None:
+    """Its /proc is not ours to look into, so its config is all that is known: plugged in, and no drift is seen."""
+    (tmp_path / "page").write_text("hello\n")
+    with lab_on(remote.lxd, remote.spec, "lxd/far") as lab:
+        far = lab.desired("Image", "busybox@far", busybox_image(lab).spec)
+        name = remote.lxd.name()
+        site = {"type": "disk", "source": str(tmp_path), "path": "/srv", "readonly": "true"}
+        lab.converge(far)
+        lab.converge(far, lab.container(name))
+        began = lab.init_start(name)
+        lab.converge(far, lab.container(name, devices={"share-site": site}))
+        assert "/srv" in lab.inside(name, "cat", "/proc/mounts") and lab.init_start(name) == began
+        lab.inside(name, "umount", "/srv")
+        assert lab.plan(far, lab.container(name, devices={"share-site": site}))[0].in_sync
+        lab.converge(far, lab.container(name))
+        lab.converge(far, prune=True)
+
+
 def test_images_can_come_from_another_lxd(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     with lab_on(remote.lxd) as far:
         far.converge(busybox_image(far))

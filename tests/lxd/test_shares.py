@@ -14,7 +14,7 @@ import pytest
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.session import capture
 from reconciler.model import Effect, ResourceId, Result, Verb
-from tests.support.lxd import Lab
+from tests.support.lxd import Lab, lab_on
 
 INSIDE = "/srv/site"
 
@@ -220,6 +220,20 @@ def test_a_mount_that_is_gone_can_be_taken_out_of_the_manifest(lab: Lab, folder:
     lab.inside(name, "umount", INSIDE)
     lab.converge(want(lab, name))
     assert "share-site" not in lab.raw("instances", name)["devices"]
+
+
+def test_a_mount_that_is_gone_is_seen_in_a_project_too(lab: Lab, folder: Path) -> None:
+    project = lab.desired("Project", lab.lxd.name("j"), {"config": {"features.images": "false"}})
+    root = {"type": "disk", "path": "/", "pool": "default"}
+    lab.converge(project)
+    with lab_on(lab.lxd, {"socket": str(lab.lxd.socket), "project": project.id.name}, "lxd/inner") as inner:
+        guest = inner.container(lab.lxd.name(), devices={"root": root, **named({"site": share(folder)})})
+        inner.converge(guest)
+        inner.inside(guest.id.name, "umount", INSIDE)
+        assert not inner.plan(guest)[0].in_sync
+        inner.converge(guest)
+        assert inner.inside(guest.id.name, "cat", f"{INSIDE}/page") == "hello\n"
+        inner.sweep()
 
 
 def test_what_lxd_refuses_half_way_by_somebody_elses_hand_is_mended(lab: Lab, folder: Path) -> None:
