@@ -154,6 +154,17 @@ def test_a_guest_whose_address_changes_is_found_again(linux: Lab, bridge: str) -
     assert time.monotonic() - started < 8  # long before the kernel gives the old one up
 
 
+def test_on_a_wide_network_the_guests_own_word_helps(linux: Lab, bridge: str) -> None:
+    subprocess.run(["ip", "addr", "add", "10.232.0.1/16", "dev", bridge], check=True)
+    vm = linux.busybox(nics=on(bridge))
+    linux.converge(vm)
+    linux.inside("sh", "-c", "ip addr add 10.232.200.20/16 dev eth0; ip link set eth0 up")
+    linux.inside("sh", "-c", "nc -ll -p 80 -e cat >/dev/null 2>&1 & echo started")
+    port = free_port()
+    linux.converge(but(vm, forwards={"web": port_of(port)}))
+    assert echoed(port) == b"hello"
+
+
 def test_it_has_no_rights_and_holds_only_what_it_was_given(lab: Lab, bridge: str) -> None:
     lab.converge(lab.idle(nics=on(bridge), forwards={"web": port_of(free_port())}))
     pid = forwarder(lab)
@@ -168,6 +179,22 @@ def test_it_has_no_rights_and_holds_only_what_it_was_given(lab: Lab, bridge: str
         "/dev/null",
         *(str(lab.folder().path.resolve() / f"forwarder.{end}") for end in ("alive", "log")),
     }
+
+
+def test_a_guest_cannot_have_others_reached_by_claiming_their_addresses(lab: Lab, bridge: str) -> None:
+    claimed, mac = "198.51.100.9", "52:54:00:12:34:56"
+    subprocess.run(["ip", "addr", "add", f"{claimed}/32", "dev", "lo"], check=True)
+    try:
+        subprocess.run(["ip", "neigh", "add", claimed, "lladdr", mac, "dev", bridge, "nud", "permanent"], check=True)
+        with socket.create_server((claimed, 0)) as other:
+            port, inner = free_port(), other.getsockname()[1]
+            nics = {"lan": {**on(bridge)["lan"], "mac": mac}}
+            lab.converge(lab.idle(nics=nics, forwards={"web": port_of(port, inner)}))
+            other.settimeout(5)
+            with socket.create_connection(("127.0.0.1", port), 5), pytest.raises(TimeoutError):
+                other.accept()
+    finally:
+        subprocess.run(["ip", "addr", "del", f"{claimed}/32", "dev", "lo"], check=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])

@@ -51,6 +51,11 @@ def seen(folder: Folder) -> frozenset[Rule]:
         return frozenset()
 
 
+def advise(folder: Folder, addresses: Mapping[str, Sequence[str]]) -> None:
+    """Tell it where else to ask for a guest. addresses: by the address of the card"""
+    _request(folder, "ask", [" ".join([card, *some]) for card, some in addresses.items()])
+
+
 def end(folder: Folder) -> None:
     """No forwarder of it any more."""
     companions.end(companion(folder))

@@ -45,7 +45,10 @@ class _Neighbour(NamedTuple):
     card: bytes
 
 
+_MOST = 8
+"""Addresses that a card may be suggested at."""
 _swept: dict[int, float] = {}
+_suggested: dict[str, list[str]] = {}
 _looked: list[tuple[float, list[_Neighbour]]] = []
 
 Place = tuple[str, str]
@@ -58,15 +61,26 @@ def find(rule: Rule) -> list[Place]:
     return [(one.address, one.device) for one in _table() if one.card == card and rule.device in (ANY, one.device)]
 
 
+def suggest(card: str, addresses: list[str]) -> None:
+    """Where to ask for it, too. Raises OSError when one is not an IPv4 address.
+
+    Somebody else's word: all it leads to is that the network is asked who has that address.
+    """
+    _suggested[card] = [socket.inet_ntoa(socket.inet_aton(address)) for address in addresses[:_MOST]]
+
+
 def sweep(rule: Rule) -> bool:
-    """Have the kernel ask for everybody around the bridge's own address; whether it does. The answers take a moment."""
+    """Have the kernel ask for everybody around the bridge's own address, and wherever the guest was suggested to be.
+
+    Whether it does. The answers take a moment.
+    """
     index = _index(rule.device)
     if index is None or time.monotonic() - _swept.get(index, -_REST) < _REST:
         return False
     _swept[index] = time.monotonic()
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as sock:
         bind_to(sock, rule.device)
-        for address in _around(index):
+        for address in (*_suggested.get(rule.mac, ()), *_around(index)):
             with suppress(OSError):
                 sock.sendto(b"", (address, _DISCARD))
     return True

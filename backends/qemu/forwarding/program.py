@@ -6,6 +6,7 @@ It is told over a socket that only the VM's owner can reach, one message a reque
     add, and rules              → ok; the sockets come with the message, one for each rule, in that order
     turn, and rules             → ok; they listen already, and lead elsewhere from now on
     remove, and keys of rules   → ok
+    ask, and cards' addresses   → ok; a card's MAC, and IPv4 addresses at which it may be
 
 Anything else is answered with "no" and a reason.
 """
@@ -18,6 +19,7 @@ import socket
 
 from reconciler.backends.qemu.forwarding.datagrams import Datagrams
 from reconciler.backends.qemu.forwarding.loop import READ, Loop
+from reconciler.backends.qemu.forwarding.neighbours import suggest
 from reconciler.backends.qemu.forwarding.room import Room
 from reconciler.backends.qemu.forwarding.rules import Rule, parse
 from reconciler.backends.qemu.forwarding.streams import Listener
@@ -46,6 +48,10 @@ class Forwarder:
             elif word == "remove":
                 for key in lines:
                     self._listeners.pop(key).close()
+            elif word == "ask":
+                for line in lines:
+                    card, *addresses = line.split(" ")
+                    suggest(card, addresses)
             elif word != "list":
                 raise ValueError(word)
         except (ValueError, KeyError, OSError) as error:
