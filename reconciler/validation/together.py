@@ -124,16 +124,25 @@ def _subnets(documents: Sequence[Document]) -> Iterator[Claim]:
 
 
 def _disk_paths(documents: Sequence[Document]) -> Iterator[Claim]:
-    """Two writers on one disk destroy it."""
+    """A disk that is written to belongs to one machine: two writers destroy it, and a reader sees it change."""
+    readers: list[Claim] = []
+    written = set()
     for document, spec in _of_kind(documents, "Disk"):
         if "path" in spec:
             place = _absolute(document, spec["path"])
+            written.add(place)
             yield place, document, ("spec", "path"), place
     for document, spec in _of_kind(documents, "VirtualMachine"):
         for index, disk in enumerate(spec.get("disks", ())):
-            if "path" in disk and not disk.get("readOnly"):
+            if "path" in disk:
                 place = _absolute(document, disk["path"])
-                yield place, document, ("spec", "disks", index, "path"), place
+                claim: Claim = (place, document, ("spec", "disks", index, "path"), place)
+                if disk.get("readOnly"):
+                    readers.append(claim)
+                else:
+                    written.add(place)
+                    yield claim
+    yield from (claim for claim in readers if claim[0] in written)
 
 
 def _absolute(document: Document, path: str) -> str:

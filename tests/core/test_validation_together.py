@@ -67,6 +67,11 @@ def test_what_is_renamed_is_not_there_any_more() -> None:
             "1.yaml:6:27: VirtualMachine/two: disks[0].path: /srv/x.qcow2 is that of Disk/one at 0.yaml:7:9",
         ),
         (
+            written("VirtualMachine", "disks: [{name: a, path: /srv/x, format: raw, readOnly: true}]", "one"),
+            written("VirtualMachine", "disks: [{name: b, path: /srv/x, format: raw}]", "two"),
+            "0.yaml:6:27: VirtualMachine/one: disks[0].path: /srv/x is that of VirtualMachine/two at 1.yaml:6:27",
+        ),
+        (
             written("PortForward", "listen: 127.0.0.1:80\ntarget: Container/a\nport: 80", "one"),
             written("PortForward", "listen: 127.0.0.1:80\ntarget: Container/b\nport: 80", "two"),
             "1.yaml:6:11: PortForward/two: listen: 127.0.0.1:80 (tcp) is that of PortForward/one",
