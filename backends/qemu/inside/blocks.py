@@ -117,6 +117,11 @@ class Block:
         """What uses it in ways that no mount shows."""
         return [holder for node in self.nodes for holder in node.held]
 
+    @property
+    def mounted(self) -> bool:
+        """Whether anything of it is mounted, anywhere in the guest."""
+        return any(node.mounted for node in self.nodes)
+
     def node(self, path: str) -> Node | None:
         """The one of that path, if it is one of them."""
         return next((node for node in self.nodes if node.path == path), None)
@@ -140,18 +145,24 @@ class Content:
 
 def look(agent: Agent, serial: str, subject: str) -> Block | None:
     """The disk with that serial number; None when the guest has none. Refused when it has more than one."""
-    lines = _sh(agent, _LOOK, serial).splitlines()
-    swaps = {words[1] for line in lines if (words := line.split())[0] == "swap"}
-    found: dict[str, list[Node]] = {}
-    for line in lines:
-        words = line.split()
-        if len(words) >= 5:
-            found.setdefault(words[0], []).append(_node(words[1:], swaps))
+    found = look_for_all(agent, serial)
     if len(found) > 1:
-        what = f'the guest has {len(found)} disks with the serial number "{serial}": {", ".join(sorted(found))}'
+        names = ", ".join(block.disk.name for block in found)
+        what = f'the guest has {len(found)} disks with the serial number "{serial}": {names}'
         hint = "a serial number is the first 20 characters of a disk's name: make them differ there"
         raise Refused(Problem(what, subject=subject, hint=hint))
-    return next((Block(nodes[0], nodes[1:]) for nodes in found.values()), None)
+    return found[0] if found else None
+
+
+def look_for_all(agent: Agent, serial: str) -> list[Block]:
+    """Every disk with that serial number."""
+    lines = [line.split() for line in _sh(agent, _LOOK, serial).splitlines()]
+    swaps = {words[1] for words in lines if words[0] == "swap"}
+    found: dict[str, list[Node]] = {}
+    for words in lines:
+        if len(words) >= 5:
+            found.setdefault(words[0], []).append(_node(words[1:], swaps))
+    return [Block(nodes[0], nodes[1:]) for nodes in found.values()]
 
 
 def _node(words: Sequence[str], swaps: Collection[str]) -> Node:

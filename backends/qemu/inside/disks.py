@@ -282,21 +282,29 @@ def _asked(folder: Folder, subject: str, field: str, patience: float = _PATIENCE
 
 def _unmount_all(agent: Agent, subject: str, name: str, tell: Tell) -> None:
     """Everything of that disk, what is mounted deepest first."""
-    block = blocks.look(agent, name[:20], subject)
-    if block is None:
+    found = blocks.look_for_all(agent, name[:20])
+    table = mounts.mounted(agent)
+    used = [block for block in found if _paths(table, block) or block.held or block.mounted]
+    if not used:
         return
+    block = used[0]
+    if len(found) > 1:  # which of them is to go cannot be told
+        what = f"disks.{name}: {block.disk.name} in the guest has its serial number, as others have, and is in use"
+        raise Refused(Problem(what, subject=subject, hint=f"unmount {block.disk.name} in the guest, then apply again"))
     if block.held:
         what = f"disks.{name} is in use in the guest by {', '.join(block.held)}"
         raise Refused(Problem(what, subject=subject, hint="it stays plugged in: end that use, then apply again"))
-    table = mounts.mounted(agent)
-    paths = sorted((path for path, one in table.items() if block.node(one.source)), reverse=True)
-    for path in paths:
+    for path in _paths(table, block):
         tell(f"unmounting {path}")
         mounts.unmount(agent, path, subject)
-    again = blocks.look(agent, name[:20], subject) if paths or any(node.mounted for node in block.nodes) else None
-    if again is not None and any(node.mounted for node in again.nodes):
+    if any(block.mounted for block in blocks.look_for_all(agent, name[:20])):
         what = f"disks.{name} is in use in the guest, mounted where its agent cannot see it"
         raise Refused(Problem(what, subject=subject, hint="does a container in the guest have it?"))
+
+
+def _paths(table: Mapping[str, mounts.Mount], block: Block) -> list[str]:
+    """Where it is mounted, deepest first."""
+    return sorted((path for path, one in table.items() if block.node(one.source)), reverse=True)
 
 
 def _is_left(spec: Spec, name: str) -> bool:
