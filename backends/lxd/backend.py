@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 from reconciler.backends.lxd import liveness
@@ -57,7 +58,9 @@ class LxdBackend:
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
         """Read everything, or only what these name, in a constant number of requests."""
         self._images.clear()
-        return observe(Place(self.client, self.name, self._host, self._spec), only)
+        snapshot = observe(Place(self.client, self.name, self._host, self._spec), only)
+        machine = self._spec["lxd"].get("virtualMachine")
+        return snapshot if machine is None else _needing(snapshot, ResourceId("VirtualMachine", machine))
 
     def effects(self) -> Table:
         """What changes do: as LXD 5.0 does them, and what a newer one says of its further keys. Asked of it once."""
@@ -131,3 +134,9 @@ class LxdBackend:
         with self._lock:
             if self._client is not None:
                 self._client.close()
+
+
+def _needing(snapshot: Snapshot, machine: ResourceId) -> Snapshot:
+    """Whatever is inside of a VM goes before the VM does."""
+    inside = {id: replace(seen, needs=(*seen.needs, machine)) for id, seen in snapshot.resources.items()}
+    return replace(snapshot, resources=inside)
