@@ -25,7 +25,7 @@ def verdict(asked: Asked, want: Desired, seen: Observed, changes: Changes, notes
     if effect in (Effect.IMPOSSIBLE, Effect.UNKNOWN):
         culprit = next(change for change in judged if change.effect is effect)
         return _held(want, f"{culprit.field}: {culprit.note}", effect, judged)
-    now, waiting = split(want, judged, asked.options.allow)
+    now, waiting = split(want, judged, seen.power, asked.options.allow)
     effect = worst(now)
     if any(change.path == ("metadata", "name") for change in waiting):
         why = f"renaming it restarts it, which updatePolicy: {want.spec['updatePolicy']} does not let happen"

@@ -25,12 +25,12 @@ def limit(want: Desired) -> Effect | None:
     return _LIMITS.get(str(want.spec.get("updatePolicy")))
 
 
-def split(want: Desired, judged: Changes, allow: Effect | None) -> tuple[Changes, Changes]:
+def split(want: Desired, judged: Changes, power: Power | None, allow: Effect | None) -> tuple[Changes, Changes]:
     """What is done now, and what waits. A thing (one disk, one share) changes as a whole or not at all."""
     stated = limit(want)
     if stated is None:
         return judged, ()
-    limits = [stated, *([allow] if allow else []), *([Effect.RESTART] if _goes_down(want, judged) else [])]
+    limits = [stated, *([allow] if allow else []), *([Effect.RESTART] if _is_down(want, judged, power) else [])]
     most = max(effect.severity for effect in limits)
     # That it goes down because the manifest says so is no surprise, and waiting would not end.
     things = {_thing(one.path) for one in judged if one.effect.severity > most and one.effect is not Effect.STOP}
@@ -58,10 +58,10 @@ def told(step: Step, waiting: Changes) -> Step:
     return replace(step, waiting=(*step.waiting, *waiting), reason=reason)
 
 
-def _goes_down(want: Desired, judged: Changes) -> bool:
-    """A guest that the manifest stops has no downtime to fear from what only a stopped guest takes."""
+def _is_down(want: Desired, judged: Changes, power: Power | None) -> bool:
+    """A guest that has crashed, or that the manifest stops, has no downtime to fear from what a running one refuses."""
     stops = any(change.path == ("power",) and change.effect is Effect.STOP for change in judged)
-    return stops and want.spec.get("power") == Power.STOPPED
+    return power is Power.ERROR or (stops and want.spec.get("power") == Power.STOPPED)
 
 
 def _thing(path: Path) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.effects import Rule
@@ -80,6 +80,7 @@ def worlds(draw: st.DrawFn, desired: dict[ResourceId, Desired]) -> World:
 cases = desired_sets().flatmap(lambda desired: st.tuples(st.just(desired), worlds(desired)))
 
 
+@settings(deadline=None)
 @given(cases, st.booleans(), st.booleans())
 def test_planning_what_was_just_done_finds_nothing(
     case: tuple[dict[ResourceId, Desired], World], prune: bool, adopt: bool
@@ -92,6 +93,7 @@ def test_planning_what_was_just_done_finds_nothing(
     assert [step for step in second.steps if step.verb is not Verb.NOOP and step.id not in held] == []
 
 
+@settings(deadline=None)
 @given(cases, st.randoms(use_true_random=False))
 def test_planning_is_independent_of_order(case: tuple[dict[ResourceId, Desired], World], random: Any) -> None:
     desired, world = case
@@ -105,6 +107,7 @@ def test_planning_is_independent_of_order(case: tuple[dict[ResourceId, Desired],
     )
 
 
+@settings(deadline=None)
 @given(cases)
 def test_what_runs_first_is_never_after_what_needs_it(case: tuple[dict[ResourceId, Desired], World]) -> None:
     desired, world = case
@@ -114,6 +117,7 @@ def test_what_runs_first_is_never_after_what_needs_it(case: tuple[dict[ResourceI
             assert earlier in desired[step.id].needs and step.id not in steps[earlier].after
 
 
+@settings(deadline=None)
 @given(cases)
 def test_nothing_worse_happens_than_the_update_policy_lets_happen(
     case: tuple[dict[ResourceId, Desired], World],
@@ -130,6 +134,7 @@ def test_nothing_worse_happens_than_the_update_policy_lets_happen(
             assert all(change.effect.severity > limits[stated].severity for change in step.waiting)
 
 
+@settings(deadline=None)
 @given(cases)
 def test_what_waits_is_what_a_lifted_policy_does(case: tuple[dict[ResourceId, Desired], World]) -> None:
     desired, world = case

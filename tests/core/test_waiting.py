@@ -149,6 +149,10 @@ def test_a_stopped_guest_waits_for_nothing() -> None:
     assert fields(planned(GROWN, seen(GROWN, firmware="bios", power=Power.STOPPED)))[1] == ""
 
 
+def test_a_crashed_guest_waits_for_nothing() -> None:
+    assert fields(planned(GROWN, seen(GROWN, firmware="bios", power=Power.ERROR)))[1] == ""
+
+
 def test_what_cannot_be_done_is_held_whatever_the_policy_says() -> None:
     desired = want(novel=1)
     (step,) = planned(desired, seen(desired, novel=2)).steps
