@@ -20,7 +20,9 @@ import pytest
 from reconciler.backends.qemu import companions
 from reconciler.backends.qemu.forwarding import keeper
 from reconciler.backends.qemu.forwarding.room import MOST
-from reconciler.model import Desired, Verb
+from reconciler.model import QEMU, Desired, Verb
+from reconciler.observation import observe
+from reconciler.planning.attaching import clashes
 from tests.qemu.test_hotplug import boot_id, but, free_port, live, until
 from tests.support.qemu import Lab
 
@@ -197,14 +199,17 @@ def test_a_guest_cannot_have_others_reached_by_claiming_their_addresses(lab: Lab
         subprocess.run(["ip", "addr", "del", f"{claimed}/32", "dev", "lo"], check=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_one_that_is_killed_or_stuck_is_drift_and_healed(lab: Lab, bridge: str, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "drift"), [(signal.SIGKILL, "forwards.web"), (signal.SIGSTOP, "forwards.web.port")])
+def test_one_that_is_killed_or_stuck_is_drift_and_healed(
+    lab: Lab, bridge: str, number: signal.Signals, drift: str
+) -> None:
     port = free_port()
     vm = lab.idle(nics=on(bridge), forwards={"web": port_of(port)})
     lab.converge(vm)
     pid, qemu = forwarder(lab), lab.process()
     os.kill(pid, number)
-    until(lambda: [change.field for change in lab.changes(vm)], ["forwards.web"])
+    until(lambda: [change.field for change in lab.changes(vm)], [drift])
+    assert clashes({vm.id: vm}, observe({QEMU: lab.backend}, listening=True)) == {}  # no other program is in the way
     lab.converge(vm)
     assert forwarder(lab) != pid
     assert lab.process() == qemu

@@ -27,15 +27,25 @@ def read(view: View) -> Reading:
         return Reading({})
     there = {rule for rules in forwards.forwards(said).values() for rule in rules}
     names = {name for rule, name in ways.by_qemu.items() if rule in there}
-    if ways.by_forwarder:
-        by_it = keeper.seen(view.folder)
-        names |= {name for rule, name in ways.by_forwarder.items() if rule in by_it}
+    whole, astray = _by_forwarder(view, ways)
+    names |= whole
     lost = {"lxd": False} if hosting.NAME in {*ways.by_qemu.values(), *ways.by_forwarder.values()} - names else {}
     if not declared:
         return Reading(lost)
-    return Reading(
-        lost | {forwards.SECTION: {name: dict(one) for name, one in declared.items() if name in names} or None}
-    )
+    found = {name: dict(one) for name, one in declared.items() if name in names | astray}
+    for name in found.keys() & astray:
+        del found[name]["port"]
+    return Reading(lost | {forwards.SECTION: found or None})
+
+
+def _by_forwarder(view: View, ways: Ways) -> tuple[set[str], set[str]]:
+    """Those that lead to their port; those that listen, and lead elsewhere or nowhere: nobody else listens there."""
+    if not ways.by_forwarder:
+        return set(), set()
+    there = keeper.seen(view.folder)
+    keys = {rule.key for rule in (ways.by_forwarder if there is None else there)}
+    whole = {name for rule, name in ways.by_forwarder.items() if rule in (there or frozenset())}
+    return whole, {name for rule, name in ways.by_forwarder.items() if rule.key in keys} - whole
 
 
 def _ways(record: Record, spec: Spec) -> Ways:

@@ -40,15 +40,15 @@ def companion(folder: Folder) -> Companion:
     return Companion(folder.path / "forwarder.alive", folder.path / "forwarder.log", "forwarder", subject)
 
 
-def seen(folder: Folder) -> frozenset[Rule]:
-    """What it listens on now. Nothing when there is none, or it does not answer: then it is of no use either."""
+def seen(folder: Folder) -> frozenset[Rule] | None:
+    """What it listens on now. Nothing when there is none; None when it is stuck: it listens, and leads nowhere."""
     if not companions.is_held(companion(folder).alive):
         return frozenset()
     try:
         with _talk(folder, _LOOK) as ask:
-            return _rules(ask("list"))
+            return frozenset(map(parse, ask("list")))
     except (Unreachable, Refused):
-        return frozenset()
+        return None if companions.is_held(companion(folder).alive) else frozenset()
 
 
 def advise(folder: Folder, addresses: Mapping[str, Sequence[str]]) -> None:
@@ -69,7 +69,7 @@ def converge(
     fresh: QEMU has only just been started, so that one which runs belongs to an earlier one. Refused when a port
     cannot be had: then none of the new ones is.
     """
-    there = frozenset() if fresh or not wanted else seen(folder)
+    there = (None if fresh or not wanted else seen(folder)) or frozenset()
     if not there:
         end(folder)
     if not wanted:
@@ -162,10 +162,6 @@ def _talk(folder: Folder, patience: float) -> Iterator[Callable[..., list[str]]]
     with connect(_door(folder), subject, socket.SOCK_SEQPACKET) as line:
         line.settimeout(patience)
         yield ask
-
-
-def _rules(lines: Sequence[str]) -> frozenset[Rule]:
-    return frozenset(map(parse, lines))
 
 
 def _door(folder: Folder) -> Path:
