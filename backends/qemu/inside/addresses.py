@@ -18,7 +18,8 @@ _AGENT = 1.0
 
 def pass_on(folder: Folder, record: Record, spec: Spec) -> None:
     """Only a help, where the network is too wide to ask everybody: what fails here is left at that."""
-    cards = {rule.mac for rule in forwards.ways(spec, record.birth, record.id).by_forwarder}
+    ways = forwards.ways(forwards.with_own(spec, record), record.birth, record.id)
+    cards = {rule.mac for rule in ways.by_forwarder}
     if not cards or not spec.get("guestAgent", True):
         return
     with suppress(Unreachable, Interrupted, Refused), Agent(folder.agent, record.id, _AGENT) as agent:
