@@ -11,8 +11,9 @@ import pytest
 
 from reconciler.backends.qemu.shares import program
 from reconciler.model import Change, Desired, Effect, Power, ResourceId, Verb
+from reconciler.problems import BackendError
 from tests.qemu.test_crashes import MOST, die_at
-from tests.support.qemu import Lab, holders, remains, share
+from tests.support.qemu import MIB, Lab, holders, remains, share
 
 VM = ResourceId("VirtualMachine", "vm")
 
@@ -141,6 +142,38 @@ def test_a_guest_that_waits_for_a_dead_daemon_is_answered(linux: Lab, folder: Pa
     linux.converge(want)
     assert linux.inside("cat", "/mnt/data/hello") == "from the host"
     assert linux.boot_id() == boot and linux.servers() and not set(linux.daemons()) & set(pids)
+
+
+def test_it_goes_along_with_a_guest_that_grows_and_boots_by_itself(linux: Lab, folder: Path) -> None:
+    def sized(size: int) -> Desired:
+        return linux.busybox(memory={"size": size * MIB, "max": 512 * MIB}, shares={"data": share(folder)})
+
+    linux.converge(sized(256))
+    boot, pids = linux.boot_id(), linux.daemons()
+    (folder / "big").write_bytes(b"\7" * 4 * MIB)
+    linux.converge(sized(384))
+    linux.inside("sh", "-c", "mkdir /run/new && mount -t virtiofs data /run/new && cmp /run/new/big /run/new/big")
+    assert linux.inside("sh", "-c", "tail -c 4 /run/new/big | od -An -tx1") == "07 07 07 07"
+    linux.ask("sh", "-c", "(sleep 1; reboot -f) </dev/null >/dev/null 2>&1 &")
+    assert await_boot(linux, boot) and linux.verbs(sized(384)) == [Verb.UPDATE]
+    linux.converge(sized(384))
+    assert linux.inside("cat", "/mnt/data/hello") == "from the host" and linux.daemons() == pids
+    kill(linux.servers())
+    assert linux.ask("cat", "/mnt/data/big").code != 0
+    linux.converge(sized(384))
+    assert linux.inside("cat", "/mnt/data/hello") == "from the host"
+
+
+def await_boot(lab: Lab, before: str) -> bool:
+    """Whether the guest has booted anew within a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            if lab.boot_id() != before:
+                return True
+        except BackendError:
+            time.sleep(0.2)
+    return False
 
 
 def test_no_daemon_outlives_its_qemu(linux: Lab, folder: Path) -> None:
