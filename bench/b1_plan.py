@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from bench.measure import Contestant, alternate, process, table
+from bench.peers import salt
 from bench.world import World, dump, world
 
 SIZES = (10, 100, 1000)
@@ -60,10 +61,14 @@ def _both(first: Contestant, second: Contestant) -> Contestant:
 
 
 def _peers(here: World, size: int) -> dict[str, Contestant]:
-    """Ansible in check mode over ten containers at most (it needs about 0.3 s each), scaled to all of them."""
+    """Both only telling: Salt of a hundred at most, Ansible of ten (some 0.3 s each), scaled to all of them."""
     ansible = Path(".bench/venv/bin/ansible-playbook")
+    found: dict[str, Contestant] = {}
+    if salt.is_here():
+        several = min(size, 100)  # what it costs is its start; more of them would only be slower
+        found[f"Salt ({several} of them)"] = salt.present(here, f"c{size}-", several, running=False, test=True)
     if not ansible.exists():
-        return {}
+        return found
     count = min(size, 10)
     playbook = here.folder / f"playbook-{size}.yaml"
     tasks = "".join(
@@ -80,7 +85,7 @@ def _peers(here: World, size: int) -> dict[str, Contestant]:
             raise RuntimeError(done.stdout.decode()[-2000:])
         return (time.perf_counter() - began) * size / count
 
-    return {f"Ansible ({count} measured)": run}
+    return found | {f"Ansible ({count} measured)": run}
 
 
 if __name__ == "__main__":

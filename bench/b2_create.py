@@ -9,11 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench.measure import Contestant, alternate, process, table
+from bench.peers import salt
 from bench.world import World, world
 
 COUNT = 40
 ROUNDS = 3
 GOAL = 1.1
+FEW = 5
+ANSIBLE = Path(".bench/venv/bin/ansible-playbook")
 
 
 def main() -> int:
@@ -38,7 +41,24 @@ def _contestants(here: World) -> dict[str, Contestant]:
         command = [benchmark, "launch", f"--count={COUNT}", "--parallel=8", "busybox"]
         theirs = process(command, {"LXD_DIR": str(here.socket.parent)})
         contestants["lxd-benchmark launch"] = _cleared(here, theirs)
+    if ANSIBLE.exists():
+        play = process([str(ANSIBLE), str(_playbook(here))])
+        contestants[f"Ansible ({FEW} measured)"] = _cleared(here, lambda: play() * COUNT / FEW)
+    if salt.is_here():
+        contestants["Salt lxd_container"] = _cleared(here, salt.present(here, "s-", COUNT, running=True, test=False))
     return contestants
+
+
+def _playbook(here: World) -> Path:
+    """One task a container, for a few of them: Ansible makes one after the other, so the rest takes as long again."""
+    tasks = "".join(
+        f"    - community.general.lxd_container: {{name: a-{number}, state: started, url: 'unix:{here.socket}', "
+        "source: {type: image, alias: busybox}, config: {limits.memory: 64MiB}, ignore_volatile_options: true}\n"
+        for number in range(FEW)
+    )
+    playbook = here.folder / "create.yaml"
+    playbook.write_text(f"- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n{tasks}")
+    return playbook
 
 
 def _cleared(here: World, contestant: Callable[[], float]) -> Contestant:
