@@ -7,7 +7,6 @@ and ends with it, whether or not anybody of us is there.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +131,7 @@ def _opened(rule: Rule, name: str, subject: str) -> Iterator[socket.socket]:
             if stream:
                 sock.listen(_BACKLOG)
         except OSError as error:
-            what = f"forwards.{name}: {rule.listen} cannot be had on this host: {os.strerror(error.errno or 0)}"
+            what = f"forwards.{name}: {rule.listen} cannot be had on this host: {error.strerror}"
             hint = _WHY.get(error.errno or 0)
             raise Refused(Problem(what, subject=subject, hint=hint)) from error
         yield sock
