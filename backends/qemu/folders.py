@@ -1,8 +1,9 @@
 """OBSERVE and APPLY, where a VM's own files are: one folder for what lasts, one for its sockets.
 
     <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · swtpm.log · seed.iso · firmware.vars
-                             boot/ · disks/ · sticks/ · tpm/
+                             forwarder.alive · forwarder.log · boot/ · disks/ · sticks/ · tpm/
     <runtime>/vms/<name>/    qmp.sock (ours) · people.sock (QMP for people) · serial.sock · agent.sock
+                             forwarder.sock
 
 Folders are 0700, files 0600. Whoever changes anything in it holds the flock on the folder itself (``locked``).
 """
