@@ -187,6 +187,7 @@ def test_a_guest_that_uefi_has_booted_follows_too(linux: Lab) -> None:
         ready = {"guestAgent": True, "timeout": 160}
         return _wanted(linux, size, firmware="uefi", cpus={"count": count, "max": 2}, ready=ready)
 
+    linux.timeout = 160.0  # UEFI takes its time where it is emulated
     linux.converge(wanted(1, 320))
     boot, total = linux.inside("cat", BOOT_ID), _meminfo(linux, "MemTotal")
     assert linux.converge(wanted(2, 512)) == [Verb.UPDATE]
