@@ -303,12 +303,19 @@ def echoing(lab: Lab, name: str) -> Iterator[None]:
 
 
 def hear(outside: int) -> str:
-    """What it says there; empty when nobody listens."""
-    try:
-        with socket.create_connection(("127.0.0.1", outside), 5) as one:
-            return one.recv(100).decode().strip()
-    except ConnectionRefusedError:
-        return ""
+    """What it says there; empty when nobody listens on the host. One that does not serve yet is given a moment."""
+    deadline = Deadline.after(10)
+    while not deadline.passed:
+        try:
+            with socket.create_connection(("127.0.0.1", outside), 5) as one:
+                if said := one.recv(100).decode().strip():
+                    return said
+        except ConnectionRefusedError:
+            return ""
+        except ConnectionResetError:
+            pass
+        time.sleep(0.1)
+    return "nothing"
 
 
 def test_a_tcp_port_comes_moves_and_goes(lab: Lab) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from reconciler.backends.lxd.apply import plugging, power
@@ -239,20 +239,33 @@ def _configure(task: Task, everything: bool) -> None:
     if everything:
         keys |= set(terms.config_of(task.spec)) - _ignored(task)
         names |= set(task.spec.get("devices") or {})
+
+    def unchecked(raw: Raw) -> dict[str, Any] | None:
+        return _body(task, raw, keys, everything, last=True)
+
+    def checked(raw: Raw, keys: Collection[str] = keys, last: bool = True) -> dict[str, Any] | None:
+        plugging.check_moved(task, raw)
+        return _body(task, raw, keys, everything, last)
+
     if names:
-        _plug(task, names)
+        only = not everything and all(change.path[0] == "devices" for change in task.step.changes)
+        if _plug(task, names, unchecked if only else None):  # it looks at each device by itself
+            return
     if _APART in keys:
-        edit(task, ("instances", task.name), lambda raw: _body(task, raw, {_APART}, everything, last=False))
-    edit(task, ("instances", task.name), lambda raw: _body(task, raw, keys, everything, last=True))
+        edit(task, ("instances", task.name), lambda raw: checked(raw, {_APART}, last=False))
+    edit(task, ("instances", task.name), checked)
 
 
-def _plug(task: Task, names: set[str]) -> None:
-    """The devices of one that runs, each by itself; those of one that is down are only looked at beforehand."""
+def _plug(task: Task, names: set[str], whole: Callable[[Raw], dict[str, Any] | None] | None) -> bool:
+    """The devices of one that runs, each by itself; those of one that is down are only looked at beforehand.
+
+    whole: what makes everything else, where that may go with the last of them; True when it did
+    """
     raw = task.client.get("instances", task.name, within=task.deadline).metadata
     if terms.power_of(raw["status"]) in (Power.RUNNING, Power.PAUSED):
-        plugging.settle(task, raw, names)
-    else:
-        plugging.preflight(task, names)
+        return plugging.settle(task, raw, names, whole)
+    plugging.preflight(task, names)
+    return False
 
 
 def _ignored(task: Task) -> set[str]:
@@ -265,7 +278,6 @@ def _ignored(task: Task) -> set[str]:
 
 def _body(task: Task, raw: Raw, keys: Collection[str], everything: bool, last: bool) -> dict[str, Any] | None:
     """What to PUT, from a fresh reading; None when nothing would change."""
-    plugging.check_moved(task, raw)
     body = {key: raw[key] for key in BODY}
     body["config"] = merged(raw["config"], terms.config_of(task.spec), keys)
     if last:
@@ -290,9 +302,15 @@ def _stated(task: Task, raw: Raw, key: str, everything: bool) -> Any:
 
 def _check_root_disk(task: Task, raw: Raw) -> None:
     """Raise Refused when the step takes the last root disk away: asked before the guest goes down for it."""
-    if not any(change.path[0] in ("devices", "profiles") for change in task.step.changes):
-        return
     everything = bool(raw["config"].get(PENDING))
+    touched = terms.devices_touched(task.step.changes) | (set(task.spec.get("devices") or {}) if everything else set())
+    concerned = [
+        devices.get(name) or {}
+        for devices in (raw["expanded_devices"] or {}, task.spec.get("devices") or {})
+        for name in touched
+    ]
+    if task.special("profiles") is None and not any(device.get("path") == "/" for device in concerned):
+        return
     devices: dict[str, Any] = {}
     for profile in _stated(task, raw, "profiles", everything):
         found = task.client.find("profiles", profile, within=task.deadline)

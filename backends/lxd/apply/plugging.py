@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from reconciler.backends.lxd.apply import shares
-from reconciler.backends.lxd.apply.editing import Raw, check_unmoved, devices_after, edit
+from reconciler.backends.lxd.apply.editing import Change_, Raw, check_unmoved, devices_after, edit
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.inside import Identity, identity_inside, look
 from reconciler.backends.lxd.terms import containers as terms
@@ -52,17 +52,22 @@ def devices_to_be(task: Task, raw: Raw, everything: bool) -> dict[str, dict[str,
     return {name: _as_lxd_has_it(task, raw, name, device, there.get(name)) for name, device in after.items()}
 
 
-def settle(task: Task, raw: Raw, names: Collection[str]) -> None:
-    """Bring these devices of a running container to what is wanted; raises when one is not there in the end."""
+def settle(task: Task, raw: Raw, names: Collection[str], whole: Change_ | None = None) -> bool:
+    """Bring these devices of a running container to what is wanted; raises when one is not there in the end.
+
+    whole: makes everything that is left to do of the step, the mark included; it goes with the last device, if that
+           has to be touched: True then
+    """
     check_moved(task, raw)
     folders = preflight(task, names)
     wanted, there = task.spec.get("devices") or {}, dict(raw["devices"] or {})
     for name in _in_the_way(wanted, there, names):
         _put(task, name, None, there.pop(name))  # two that change places: one of them has to step aside first
     # What goes makes room (a path, a port) for what comes.
-    for name in sorted(names, key=lambda name: (name in wanted, name not in there, name)):
-        _settle_one(task, raw, name, there.get(name))
+    order = sorted(names, key=lambda name: (name in wanted, name not in there, name))
+    touched = [_settle_one(task, raw, name, there.get(name), whole if name == order[-1] else None) for name in order]
     verify(task, folders, names)
+    return whole is not None and touched[-1]
 
 
 def verify(task: Task, folders: Mapping[str, Identity], names: Collection[str]) -> None:
@@ -112,32 +117,34 @@ def _as_lxd_has_it(task: Task, raw: Raw, name: str, device: Device, there: Devic
     return shares.with_owners(task, name, device, read_bool(config.get("security.privileged", "")))
 
 
-def _settle_one(task: Task, raw: Raw, name: str, before: Device | None) -> None:
+def _settle_one(task: Task, raw: Raw, name: str, before: Device | None, whole: Change_ | None) -> bool:
+    """Whether there was anything to do."""
     wanted = (task.spec.get("devices") or {}).get(name)
     device = _as_lxd_has_it(task, raw, name, wanted, before) if wanted else None
     lame = any(one.path[1:2] == (name,) and _is_lame(one.path, one.op, one.old) for one in task.step.changes)
     if device == before and not lame:
-        return
+        return False
     task.tell(f"plugging in {name}" if device else f"unplugging {name}")
     try:
         if lame and before:
             _put(task, name, None, before)
-        _plug_in(task, name, device, before)
+        _plug_in(task, name, device, before, whole)
     except Refused as error:
         back = _put_back(task, name, before)
         raise Refused(_explained(task, name, error.problem, back)) from error
+    return True
 
 
-def _plug_in(task: Task, name: str, device: Device | None, before: Device | None) -> None:
+def _plug_in(task: Task, name: str, device: Device | None, before: Device | None, whole: Change_ | None) -> None:
     try:
-        _put(task, name, device, before)
+        _put(task, name, device, before, whole)
     except Refused as error:
         if device is None or "shift" not in device or shares.UNSHIFTED not in error.problem.summary:
             raise
         task.client.shifts = False
         plain = {key: value for key, value in device.items() if key != "shift"}
         _put_quietly(task, name, None)  # LXD has taken the old one out already, and would see no difference
-        _put(task, name, plain, None)
+        _put(task, name, plain, None, whole)
 
 
 def _is_lame(path: tuple[str, ...], op: str, old: Any) -> bool:
@@ -148,13 +155,13 @@ def _is_lame(path: tuple[str, ...], op: str, old: Any) -> bool:
     return typeless or (path[2:] == ("type",) and op == "add")
 
 
-def _put(task: Task, name: str, device: Device | None, before: Device | None) -> None:
-    """Have that one device as given, or not at all, and everything else as it is. before: how we last saw it."""
+def _put(task: Task, name: str, device: Device | None, before: Device | None, whole: Change_ | None = None) -> None:
+    """Have that one device as given, or not at all, and the rest as it is, or as ``whole`` makes it. before: as was."""
 
     def change(raw: Raw) -> dict[str, Any] | None:
         if (raw["devices"] or {}).get(name) not in (before, device, None):
             raise Interrupted(Problem(f"{name} was changed by somebody else meanwhile", hint="plan again"))
-        return _replaced(raw, {name: device})
+        return whole(raw) if whole else _replaced(raw, {name: device})
 
     edit(task, ("instances", task.name), change)
 
