@@ -70,18 +70,19 @@ def worlds(draw: st.DrawFn) -> World:
 
 
 def still(world: World, after: World) -> World:
-    """The world after a plan, with what other programs listen on as before, and the guests' own rules as they were."""
+    """The world after a plan, with what other programs listen on as before, and the guests' own rules and room."""
     kept = {}
     for name, snapshot in after.snapshots.items():
         resources = {}
         for id, seen in snapshot.resources.items():
             before = world.find(name, id)
-            resources[id] = replace(seen, rules=before.rules, room=before.room) if before is not None else seen
+            room = 0 if before is not None and before.room is not None else None  # used up
+            resources[id] = replace(seen, rules=before.rules, room=room) if before is not None else seen
         kept[name] = replace(snapshot, resources=resources)
     return World(kept, world.listening)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(desired_sets(), worlds())
 def test_planning_what_was_just_done_finds_nothing(desired: dict[ResourceId, Desired], world: World) -> None:
     world = replace(world, listening=frozenset())
@@ -91,7 +92,7 @@ def test_planning_what_was_just_done_finds_nothing(desired: dict[ResourceId, Des
     assert [step for step in second.steps if step.verb is not Verb.NOOP and step.id not in held] == []
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(desired_sets(), worlds(), st.randoms(use_true_random=False))
 def test_planning_is_independent_of_order(desired: dict[ResourceId, Desired], world: World, random: Any) -> None:
     shuffled, snapshots = list(desired.items()), list(world.snapshots.items())
@@ -108,7 +109,7 @@ def test_planning_is_independent_of_order(desired: dict[ResourceId, Desired], wo
     )
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(desired_sets(), worlds())
 def test_nobody_waits_for_themselves(desired: dict[ResourceId, Desired], world: World) -> None:
     steps = {step.id: step for step in plan("test", desired, world, TABLES, PlanOptions(prune=True)).steps}
@@ -118,7 +119,7 @@ def test_nobody_waits_for_themselves(desired: dict[ResourceId, Desired], world: 
     assert done == steps.keys()
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(worlds(), st.sampled_from(ALL))
 def test_what_is_deleted_is_in_no_guest_unless_it_has_to_wait(world: World, id: ResourceId) -> None:
     made = plan_delete("test", {id: None}, world, PlanOptions(), TABLES)
@@ -131,7 +132,7 @@ def test_what_is_deleted_is_in_no_guest_unless_it_has_to_wait(world: World, id: 
         assert others == {one: entry for one, entry in attachments.carried(seen.id.kind, seen.spec) if one != id}
 
 
-@settings(deadline=None, max_examples=80)
+@settings(deadline=None, max_examples=50)
 @given(desired_sets(), worlds())
 def test_no_guest_is_handed_a_port_that_another_program_has(desired: dict[ResourceId, Desired], world: World) -> None:
     result = plan("test", desired, world, TABLES, PlanOptions())
@@ -141,7 +142,8 @@ def test_no_guest_is_handed_a_port_that_another_program_has(desired: dict[Resour
         handed = result.adjusted.get(step.id) or desired[step.id]
         assert not taken & ports(step.id.kind, handed.spec)
     held = {step.id for step in result.steps if step.verb is Verb.HOLD and step.reason.endswith("another program")}
-    assert all(taken & ports(guest.kind, desired[guest].spec) for id in held for guest in desired[id].needs)
+    for id in held:
+        assert any(taken & ports(guest.kind, desired[guest].spec) for guest in desired[id].needs)
 
 
 def ports(kind: str, spec: Spec) -> set[str]:
