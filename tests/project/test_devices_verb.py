@@ -19,7 +19,7 @@ spec: {disks: [{name: root, size: 1GiB}]}
 
 def run(*words: str, state: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "reconciler.cli", *words]
-    environment = {**os.environ, "RECONCILER_STATE_DIR": str(state), "RECONCILER_POLICY": str(state / "policy.yaml")}
+    environment = {**os.environ, "RECONCILER_STATE_DIR": str(state), "XDG_CONFIG_HOME": str(state)}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
 
 

@@ -238,6 +238,7 @@ def test_a_terminal_of_the_host_is_a_serial_port_and_comes_back(linux: Lab, tmp_
         ({"emulate": {"driver": "usb-tabelt"}}, '"usb-tabelt" cannot be emulated', 'did you mean "usb-tablet"?'),
         ({"emulate": {"driver": "usb-tablet", "seriel": "x"}}, 'takes no option "seriel"', 'did you mean "serial"?'),
         ({"emulate": {"driver": "usb-tablet", "pcap": "/etc/x"}}, 'takes no option "pcap"', "it takes"),
+        ({"emulate": {"driver": "usb-mtp"}}, '"usb-mtp" cannot be emulated', "it can be"),
         ({"emulate": {"driver": "usb-storage"}}, "how big is it to be?", 'size: "64MiB"'),
         ({"emulate": {"driver": "edu", "dma_mask": "all"}}, "expected an integer", None),
         ({"pci": "0000:00:01.0"}, "0000:00:01.0: ", ""),
