@@ -179,9 +179,7 @@ class _Bare:
             address = {"type": "fd", "data": {"str": "bare"}}
             backend = {"type": "socket", "data": {"addr": address, "server": False}}
             monitor.execute("chardev-add", {"id": "bare", "backend": backend})
-            self._add(
-                monitor, {"driver": "vhost-user-fs-pci", "id": "bare", "chardev": "bare", "tag": "bare"}
-            )
+            self._add(monitor, {"driver": "vhost-user-fs-pci", "id": "bare", "chardev": "bare", "tag": "bare"})
         line.close()
         script = "mkdir -p /mnt/bare; until mount -t virtiofs -o ro bare /mnt/bare 2>/dev/null; do usleep 5000; done"
         self._inside(script)
