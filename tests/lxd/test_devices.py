@@ -199,7 +199,7 @@ def test_a_card_comes_goes_and_gets_its_address(lab: Lab) -> None:
 
 
 def wait_for_address(lab: Lab, name: str) -> str:
-    deadline = Deadline.after(15)
+    deadline = Deadline.after(60)
     while not deadline.passed:
         words = lab.inside(name, "sh", "-c", "ip -o -4 addr show eth0 2>/dev/null || true").split()
         if "inet" in words:

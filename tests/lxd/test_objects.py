@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -199,9 +200,10 @@ def test_a_network_moves_and_takes_its_containers_along(lab: Lab) -> None:
 
 
 def wait_for(lab: Lab, name: str, address: str) -> None:
-    deadline = Deadline.after(20)
+    deadline = Deadline.after(60)
     while address not in (said := lab.inside(name, "ip", "-4", "addr", "show", "eth0")):
-        assert not deadline.passed, said
+        assert not deadline.passed, said + lab.inside(name, "sh", "-c", "ip addr; ps")
+        time.sleep(0.2)
 
 
 @pytest.mark.parametrize("whose", ["undeclared", "held", "still outside"])
