@@ -134,7 +134,7 @@ class Machines:
             if spec.get("power") == "stopped":
                 return
             if process.find(folder, record) is not None and not _needs_rest(step, spec):
-                check_live(spec, folder, str(step.id))
+                check_live(spec, folder, self.store, str(step.id))
                 return
         check_start(spec, folder, self.store, str(step.id), tell)
 

@@ -49,8 +49,13 @@ def check_start(spec: Spec, folder: Folder, store: Store, subject: str, tell: Te
     _check_tpm(spec, folder, store, subject, tell)
 
 
-def check_live(spec: Spec, folder: Folder, subject: str) -> None:
+def check_live(spec: Spec, folder: Folder, store: Store, subject: str) -> None:
     """Refused when what is to be plugged into a machine that runs cannot be had here."""
+    _check_cards(spec, subject)
+    for name, disk in spec.get("disks", {}).items():
+        _check_disk(name, disk, store, subject)
+    for name, nic in spec.get("nics", {}).items():
+        _check_bridge(name, nic, subject)
     devices.check(spec.get("devices", {}), subject)
     forwards.check(spec, subject)
     shares.check(spec.get("shares", {}), folder, subject, start=False)
@@ -60,6 +65,11 @@ def _check_names(spec: Spec, subject: str) -> None:
     known = capabilities()
     _check_name("machine", str(spec.get("machine", "q35")), known.machines, "-machine", subject)
     _check_name("cpuModel", str(spec.get("cpuModel", "max")), known.processors, "-cpu", subject)
+    _check_cards(spec, subject)
+
+
+def _check_cards(spec: Spec, subject: str) -> None:
+    known = capabilities()
     for name, nic in spec.get("nics", {}).items():
         model = str(nic.get("model", "virtio-net-pci"))
         _check_name(f"nics.{name}.model", model, known.cards, "-device", subject, "network card")

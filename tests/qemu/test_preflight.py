@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.backends.qemu import accelerator, launch
+from reconciler.backends.qemu import accelerator, programs
 from reconciler.backends.qemu.capabilities import capabilities, parse_processors
 from reconciler.model import Power
 from tests.support.qemu import MIB, Lab
@@ -74,7 +74,7 @@ def test_a_guest_that_shall_be_down_goes_down_whatever_else_is_wrong(lab: Lab) -
 def test_firmware_that_is_not_installed_stops_no_guest(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     lab.converge(lab.idle())
     before = lab.process()
-    monkeypatch.setattr(launch, "_FIRMWARE_FOLDERS", (str(lab.state / "none"),))
+    monkeypatch.setattr(programs, "_FIRMWARE_FOLDERS", (str(lab.state / "none"),))
     assert lab.fail(lab.idle(firmware="uefi")).summary == "firmware: no UEFI firmware is installed"
     assert lab.process() == before
 

@@ -82,7 +82,7 @@ def test_a_record_from_a_newer_version_is_read(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, tmp_path / "run", "vm")
     folder.make()
     records.save(folder, RECORD)
-    folder.record.write_text(json.dumps({**json.loads(folder.record.read_text()), "later": 1}))
+    folder.record.write_text(json.dumps({**json.loads(folder.record.read_text()), "unheard": 1}))
     assert records.load(folder) == RECORD
 
 
