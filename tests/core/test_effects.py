@@ -110,3 +110,21 @@ def test_only_what_is_added_takes_a_port() -> None:
 
     assert takes("add", "shares", "a")
     assert not takes("remove", "shares", "a") and not takes("add", "forwards", "a") and not takes("add", "novel", "a")
+
+
+LIKE = {"devices.*": Rule(Effect.LIVE, like=(({"type": "nic", "nictype": "ipvlan"}, Rule(Effect.RESTART, "cold")),))}
+
+
+@pytest.mark.parametrize(
+    ("op", "thing", "effect"),
+    [
+        ("add", {"type": "nic", "nictype": "ipvlan", "name": "eth1"}, Effect.RESTART),
+        ("remove", {"type": "nic", "nictype": "ipvlan"}, Effect.RESTART),
+        ("add", {"type": "nic", "nictype": "bridged"}, Effect.LIVE),
+        ("add", {"type": "nic"}, Effect.LIVE),
+    ],
+)
+def test_a_whole_thing_is_judged_by_what_it_is_like(op: str, thing: dict[str, str], effect: Effect) -> None:
+    old, new = (None, thing) if op == "add" else (thing, None)
+    change = Change(op, ("devices", "eth1"), old, new)
+    assert effect_of(change, "Container", Power.RUNNING, {"Container": LIKE}).effect is effect
