@@ -60,6 +60,8 @@ def prepare(folder: Folder, record: Record, spec: Spec, store: Store, tell: Tell
 def take_images(folder: Folder, record: Record, spec: Spec, store: Store, tell: Tell) -> Record:
     """The record with the images that the VM stands on, those included that it did not have yet."""
     images = dict(record.images)
+    if "image" not in spec.get("boot", {}) and not images.get(BOOT, {}).get("format"):
+        images.pop(BOOT, None)  # its kernel gives way to the one that is named, and is taken anew should it come back
     for name, wanted in _wanted_images(spec).items():
         if name not in images:
             tell(f"image {wanted['name']}")

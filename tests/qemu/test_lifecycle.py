@@ -209,3 +209,18 @@ def test_a_hundred_sockets_deep(lab: Lab) -> None:
     nested.converge(nested.idle("a" * 63))
     nested.sweep()
     assert remains(deep) == []
+
+
+def test_a_boot_from_files_and_back_is_the_images_again(linux: Lab) -> None:
+    want = linux.busybox(power="stopped")
+    linux.converge(want)
+    folder = linux.folder()
+    kernels = [file.read_bytes() for file in (folder.kernel, folder.kernel_elf, folder.initrd)]
+    kernel, initrd = linux.state / "kernel", linux.state / "initrd"
+    kernel.write_bytes(kernels[1])
+    initrd.write_bytes(b"another")
+    linux.converge(but(want, boot={"kernel": str(kernel), "initrd": str(initrd), "commandLine": "mine"}))
+    assert (folder.initrd.read_bytes(), folder.kernel_elf.exists()) == (b"another", False)
+    assert linux.record().images == {}
+    linux.converge(want)
+    assert [file.read_bytes() for file in (folder.kernel, folder.kernel_elf, folder.initrd)] == kernels
