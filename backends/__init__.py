@@ -17,23 +17,20 @@ if TYPE_CHECKING:
 
 
 def open_backends(desired: Iterable[Desired], settings: Settings, everything: bool = False) -> dict[str, Backend]:
-    """The backends that these resources live in; with ``everything`` also the local ones that none of them uses."""
+    """The backends that these resources live in; with ``everything`` also this machine's that none of them uses:
+    QEMU, the local LXD, and those inside of VMs that run."""
     hosts: dict[str, Spec] = {}
     names: set[str] = {QEMU, lxd_backend(LOCAL_HOST)} if everything else set()
+    if everything:
+        from reconciler.backends.qemu.hosting import hosts as machines
+
+        names.update(map(lxd_backend, machines(settings)))
     for want in desired:
         if want.id.kind == "Host":
             hosts[lxd_backend(want.id.name)] = want.spec
         if want.id.kind not in ATTACHMENTS:
             names.add(want.backend)
     return {name: _open(name, hosts, settings) for name in sorted(names)}
-
-
-def open_local(settings: Settings) -> dict[str, Backend]:
-    """QEMU, the local LXD and those inside of VMs: what there is to look at when no manifest says more."""
-    from reconciler.backends.qemu.hosting import hosts
-
-    backends = open_backends((), settings, everything=True)
-    return backends | {name: _open(name, {}, settings) for name in map(lxd_backend, hosts(settings))}
 
 
 def _open(name: str, hosts: Mapping[str, Spec], settings: Settings) -> Backend:

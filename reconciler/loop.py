@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from reconciler import execution, observation, planning
 from reconciler.effects import Table
-from reconciler.model import ATTACHMENTS, Desired, Outcome, Plan, ResourceId, Result, Run, Verb, World
+from reconciler.model import ATTACHMENTS, QEMU, Desired, Outcome, Plan, ResourceId, Result, Run, Verb, World
 from reconciler.planning import PlanOptions
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted, prepare
@@ -138,8 +138,16 @@ def apply_delete(plan: Plan, world: World, backends: Mapping[str, Backend], opti
     job = execution.Job(plan, {}, world, backends, options.on_event, options.parallel, options.stop)
     outcomes = execution.execute(job)
     again = observation.observe(backends) if plan.work else world
-    known = not any(again.problem(step.backend) for step in plan.work)
+    gone = _gone_with_machines(plan, world, again)
+    known = not any(again.problem(step.backend) for step in plan.work if step.backend not in gone)
     return Run(_run_id(), options.trigger, plan, outcomes, known and not _left(plan, again) and plan.complete)
+
+
+def _gone_with_machines(plan: Plan, before: World, again: World) -> set[str]:
+    """The backends that were inside of VMs which are deleted: that they do not answer any more is as it should be."""
+    deleted = {step.id for step in plan.work if step.verb is Verb.DELETE and again.find(step.backend, step.id) is None}
+    machines = {id for id in deleted if id.kind == "VirtualMachine"}
+    return {seen.backend for seen in before if machines & set(seen.needs) and seen.backend != QEMU}
 
 
 def _left(plan: Plan, again: World) -> bool:

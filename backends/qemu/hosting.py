@@ -117,14 +117,14 @@ def reach(settings: Settings, name: str) -> Reach:
 
 
 def hosts(settings: Settings) -> list[str]:
-    """The names of all VMs that host LXD."""
+    """The names of the VMs that run and host LXD."""
     found = []
     for folder in all_folders(settings.state, settings.runtime):
         try:
             record = load(folder)
         except BackendError:
             continue  # its own observation says what is wrong with it
-        if record is not None and (record.applied or {}).get("lxd"):
+        if record is not None and (record.applied or {}).get("lxd") and process.is_alive(folder):
             found.append(folder.name)
     return found
 
