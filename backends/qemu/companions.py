@@ -1,4 +1,4 @@
-"""APPLY and OBSERVE: the processes beside a VM's QEMU: started so that they outlive us, recognised, ended with the VM.
+"""APPLY and OBSERVE: a VM's processes, QEMU and those beside it: started so that they outlive us, recognised, ended.
 
 Each holds a flock on a file of its own (it inherits the descriptor, and so does whatever it starts), so the kernel
 answers whether one is alive, and which processes that are: whatever became of us, of the record, or of a pid.
@@ -38,11 +38,16 @@ class Companion:
 
 
 def spawn(
-    one: Companion, argv: Sequence[str], inherit: Sequence[int], uid: int | None = None, umask: int = 0o177
-) -> None:
-    """Start it. The caller holds the VM's lock. Refused when one is alive already: never a second one.
+    one: Companion,
+    argv: Sequence[str],
+    inherit: Sequence[int],
+    uid: int | None = None,
+    umask: int = 0o177,
+    groups: Sequence[int] = (),
+) -> int:
+    """Start it; its pid. The caller holds the VM's lock. Refused when one is alive already: never a second one.
 
-    uid: the user and group that it runs as, in no other group; None: as ourselves.
+    uid: the user and group that it runs as, in no other groups than ``groups``; None: as ourselves.
     """
     reap()
     with hold(one.alive, one.subject, one.what) as alive, one.log.open("wb") as log:
@@ -59,9 +64,10 @@ def spawn(
             umask=umask,
             user=uid,
             group=uid,
-            extra_groups=None if uid is None else [],
+            extra_groups=None if uid is None else list(groups),
         )
     let_outlive(child)
+    return child.pid
 
 
 def end(one: Companion, patience: float = 0.0) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
 from reconciler.backends.qemu import companions
+from reconciler.backends.qemu.companions import Companion
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.records import Process, Record
 from reconciler.problems import Interrupted, Problem, Unreachable
@@ -26,26 +26,9 @@ reap, let_outlive = companions.reap, companions.let_outlive
 
 def spawn(folder: Folder, argv: Sequence[str], inherit: Sequence[int], uid: int | None) -> Process:
     """Start a QEMU that outlives us. The caller holds the VM's lock and knows that no other QEMU of it is alive."""
-    reap()
-    subject = f"VirtualMachine/{folder.name}"
-    with companions.hold(folder.alive, subject, "QEMU") as alive, folder.qemu_log.open("wb") as log:
-        folder.qemu_log.chmod(0o600)
-        child = subprocess.Popen(
-            argv,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(*inherit, alive),
-            start_new_session=True,
-            cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
-            umask=0o177,
-            user=uid,
-            group=uid,
-            extra_groups=None if uid is None else kvm_groups(),
-        )
-    let_outlive(child)
-    return Process(child.pid, _start_time(child.pid) or 0, _host_boot())
+    one = Companion(folder.alive, folder.qemu_log, "QEMU", f"VirtualMachine/{folder.name}")
+    pid = companions.spawn(one, argv, inherit, uid, groups=kvm_groups())
+    return Process(pid, _start_time(pid) or 0, _host_boot())
 
 
 def is_alive(folder: Folder) -> bool:

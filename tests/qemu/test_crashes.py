@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.backends.qemu import kernels, launch, process, qemu_img, records
+from reconciler.backends.qemu import companions, kernels, launch, process, qemu_img, records
 from reconciler.backends.qemu.client import Monitor
 from reconciler.model import Desired, Power, ResourceId
 from tests.support.qemu import MIB, Lab, holders, remains
@@ -33,7 +33,7 @@ BOUNDARIES: tuple[tuple[Any, str], ...] = (
     (launch, "listen"),
     (qemu_img, "create"),
     (kernels, "copy"),
-    (process.subprocess, "Popen"),
+    (companions.subprocess, "Popen"),
     (Path, "rename"),
     (Path, "unlink"),
     (Path, "rmdir"),
@@ -84,10 +84,10 @@ def test_create(lab: Lab) -> None:
     raise AssertionError("an apply without an end")
 
 
-@pytest.mark.parametrize("change", ["bigger", "off", "renamed"])
+@pytest.mark.parametrize("change", ["restarted", "off", "renamed"])
 def test_change(lab: Lab, change: str) -> None:
     start = lab.idle(disks={"own": DISK}, power="stopped" if change == "renamed" else "running")
-    want = {"bigger": _bigger, "off": _off, "renamed": _renamed}[change](start)
+    want = {"restarted": _restarted, "off": _off, "renamed": _renamed}[change](start)
     for boundary in range(1, MOST):
         lab.converge(start)
         own = lab.folder().disk("own", "qcow2").stat().st_ino
@@ -117,8 +117,8 @@ def test_delete(lab: Lab) -> None:
             return
 
 
-def _bigger(want: Desired) -> Desired:
-    return replace(want, spec={**want.spec, "memory": {"size": 72 * MIB}})
+def _restarted(want: Desired) -> Desired:
+    return replace(want, spec={**want.spec, "cpuModel": "qemu64"})
 
 
 def _off(want: Desired) -> Desired:

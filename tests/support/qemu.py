@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from reconciler.backends.qemu import kernels, process, records
+from reconciler.backends.qemu import companions, kernels, process, records
 from reconciler.backends.qemu.agent import Agent, Finished
 from reconciler.backends.qemu.backend import QemuBackend
 from reconciler.backends.qemu.folders import Folder, folder_of
@@ -206,11 +206,11 @@ class Lab:
 
     def servers(self, share: str = "data", name: str = "vm") -> list[int]:
         """The processes that serve the share: virtiofsd, and the one that it has put into a sandbox."""
-        return daemon.holders(daemon.Place(self.folder(name), share).served)
+        return companions.holders(daemon.Place(self.folder(name), share).served)
 
     def daemons(self, share: str = "data", name: str = "vm") -> list[int]:
         """The same, and the relay between QEMU and them."""
-        return daemon.holders(daemon.Place(self.folder(name), share).alive)
+        return companions.holders(daemon.Place(self.folder(name), share).alive)
 
     def sweep(self) -> None:
         """Remove what a test left: by force what does not answer."""

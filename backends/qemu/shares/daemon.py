@@ -9,30 +9,25 @@ it is ours until QEMU has it, so that whoever dies, nobody stays behind.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
 import re
 import shutil
-import signal
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
-from reconciler.backends.qemu import process
+from reconciler.backends.qemu import companions
+from reconciler.backends.qemu.companions import Companion
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.shares import chamber, program, relay
 from reconciler.backends.qemu.shares.source import identity
 from reconciler.model import Spec
 from reconciler.paths import private_dir, write_private
-from reconciler.problems import Problem, Refused, Unreachable
+from reconciler.problems import Problem, Refused
 
 _BEGINNING = 15.0
 """Seconds for a daemon to say that it listens."""
@@ -90,12 +85,11 @@ def start(place: Place, source: int, part: Spec, subject: str) -> socket.socket:
         raise Refused(Problem(f"shares.{place.name}: {program.lacking()}", subject=subject, hint=program.INSTALL))
     for path in (place.path.parent, place.path, place.root):
         private_dir(path)
-    process.reap()
     ours, its = socket.socketpair()
     try:
-        with its, _lock(place.alive, place, subject) as alive, _lock(place.served, place, subject) as served:
+        with its, companions.hold(place.served, subject, f"virtiofsd of shares.{place.name}") as served:
             argv = chosen.arguments(str(place.root), bool(part["readOnly"]))
-            _spawn(place, argv, {"line": its.fileno(), "served": served, "source": source}, alive, part)
+            _spawn(place, argv, {"line": its.fileno(), "served": served, "source": source}, subject, part)
         _write_facts(place, source, part)
         _await_listening(place, subject)
     except BaseException:
@@ -107,21 +101,7 @@ def start(place: Place, source: int, part: Spec, subject: str) -> socket.socket:
 
 def is_alive(place: Place) -> bool:
     """Whether somebody answers QEMU and the guest, were it with errors: the kernel's own answer."""
-    return _is_held(place.alive)
-
-
-def _is_held(path: Path) -> bool:
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(handle)
-    return False
+    return companions.is_held(place.alive)
 
 
 def is_whole(place: Place, part: Spec) -> bool:
@@ -131,21 +111,12 @@ def is_whole(place: Place, part: Spec) -> bool:
         there = os.stat(part["source"], follow_symlinks=False)
     except (OSError, ValueError):
         return False
-    return _is_held(place.served) and facts["folder"] == [there.st_dev, there.st_ino]
+    return companions.is_held(place.served) and facts["folder"] == [there.st_dev, there.st_ino]
 
 
 def end(place: Place, subject: str, patience: float = _ENDING) -> None:
     """Wait until it has ended, by force after ``patience`` seconds; then nothing is left of it. QEMU has let go."""
-    if is_alive(place) and not _is_gone(place, patience):
-        for pid in holders(place.alive):
-            with _opened(pid) as handle:
-                # Only now: what the pidfd stands for can no longer change.
-                if handle is not None and pid in holders(place.alive, (pid,)):
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-        if not _is_gone(place, 5.0):
-            what = f"shares.{place.name}: its virtiofsd does not end even by force"
-            raise Unreachable(Problem(what, subject=subject, hint=f"`fuser {place.alive}` says which"))
-    process.reap()
+    companions.end(_companion(place, subject), patience)
     shutil.rmtree(place.path, ignore_errors=True)
 
 
@@ -158,11 +129,9 @@ def sweep(folder: Folder) -> None:
         shutil.rmtree(shares, ignore_errors=True)
 
 
-def last_words(place: Place, limit: int = 2000) -> str:
+def last_words(place: Place) -> str:
     """What it said last."""
-    with suppress(OSError):
-        return place.log.read_bytes()[-limit:].decode("utf-8", "replace")
-    return ""
+    return companions.last_words(_companion(place, ""))
 
 
 def died(place: Place, subject: str) -> Refused:
@@ -172,24 +141,16 @@ def died(place: Place, subject: str) -> Refused:
     return Refused(Problem(what, subject=subject, detail=last_words(place) or None, hint=hint))
 
 
-def _spawn(place: Place, argv: list[str], handles: dict[str, int], alive: int, part: Spec) -> None:
+def _companion(place: Place, subject: str) -> Companion:
+    return Companion(place.alive, place.log, f"virtiofsd (shares.{place.name})", subject)
+
+
+def _spawn(place: Place, argv: list[str], handles: dict[str, int], subject: str, part: Spec) -> None:
     python = [sys.executable, "-I", "-S"]
     shut_in = {"source": handles["source"], "target": str(place.root), "readOnly": part["readOnly"], "argv": argv}
     wanted = {**handles, "folder": str(place.path), "start": [*python, chamber.__file__, shut_in]}
-    with place.log.open("wb") as log:
-        place.log.chmod(0o600)
-        child = subprocess.Popen(
-            [*python, relay.__file__, json.dumps(wanted)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(*handles.values(), alive),
-            start_new_session=True,
-            cwd="/",
-            env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
-            umask=0o077,
-        )
-    process.let_outlive(child)
+    command = [*python, relay.__file__, json.dumps(wanted)]
+    companions.spawn(_companion(place, subject), command, tuple(handles.values()), umask=0o077)
 
 
 def _write_facts(place: Place, source: int, part: Spec) -> None:
@@ -207,77 +168,3 @@ def _await_listening(place: Place, subject: str) -> None:
             what = f"shares.{place.name}: its virtiofsd is not ready after {_BEGINNING:g} s"
             raise Refused(Problem(what, subject=subject, detail=last_words(place) or None))
         Event().wait(_POLL)
-
-
-def _is_gone(place: Place, timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    while is_alive(place):
-        if time.monotonic() >= deadline:
-            return False
-        Event().wait(_POLL)
-    return True
-
-
-def holders(path: Path, among: tuple[int, ...] | None = None) -> list[int]:
-    """Processes of other sessions than ours that have the lock's file open."""
-    try:
-        lock = path.stat()
-    except FileNotFoundError:
-        return []
-    pids = among or tuple(int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit())
-    return [pid for pid in pids if _holds(pid, (lock.st_dev, lock.st_ino))]
-
-
-def _holds(pid: int, lock: tuple[int, int]) -> bool:
-    try:
-        if os.getsid(pid) == os.getsid(0):
-            return False
-        return any(_is_file(f"/proc/{pid}/fd/{number}", lock) for number in os.listdir(f"/proc/{pid}/fd"))
-    except OSError:
-        return False
-
-
-def _is_file(path: str, file: tuple[int, int]) -> bool:
-    try:
-        there = os.stat(path)
-    except OSError:
-        return False
-    return (there.st_dev, there.st_ino) == file
-
-
-@contextmanager
-def _opened(pid: int) -> Iterator[int | None]:
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        yield None
-        return
-    try:
-        yield handle
-    finally:
-        os.close(handle)
-
-
-@contextmanager
-def _lock(path: Path, place: Place, subject: str) -> Iterator[int]:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        _take(handle, place, subject)
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _take(handle: int, place: Place, subject: str) -> None:
-    """Against those who only ask we try again; against a daemon we do not."""
-    deadline = time.monotonic() + 1.0
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno != errno.EWOULDBLOCK or time.monotonic() > deadline:
-                what = f"shares.{place.name}: a virtiofsd of it is alive"
-                raise Refused(Problem(what, subject=subject)) from error
-            Event().wait(_POLL)
-        else:
-            return
