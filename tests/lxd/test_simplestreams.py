@@ -20,7 +20,7 @@ import pytest
 from reconciler.backends.images import container_image
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.model import Desired, ResourceId, Result
-from tests.support.lxd import Lab
+from tests.support.lxd import Lab, busybox_image
 
 ALIAS = "busybox/1"
 VERSION = "20260101_00:00"
@@ -158,7 +158,7 @@ def test_an_image_and_a_container_come_from_it(lab: Lab, server: Server) -> None
     asked = len(server.asked)
     lab.converge(wanted, made_from(lab, name, wanted.id))
     assert len(server.asked) == asked, "in sync: nobody asks the server anything"
-    lab.converge(prune=True)
+    lab.converge(busybox_image(lab), prune=True)
     assert lab.client.find("images", server.fingerprint) is None, "what was fetched for us goes with us"
 
 
