@@ -197,6 +197,9 @@ def test_a_daemon_that_hangs_is_ended_by_force(linux: Lab, folder: Path) -> None
         os.kill(pid, signal.SIGSTOP)
     linux.signal(signal.SIGKILL)
     linux.converge(linux.busybox(shares={"data": share(folder)}, power="stopped"))
+    deadline = time.monotonic() + 5  # the lock goes a moment before the process does
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert not any(is_running(pid) for pid in pids) and holders(linux.state) == []
 
 

@@ -41,7 +41,8 @@ IDLE_SAYS = "idle: up"
 def idle_disk() -> bytes:
     """A disk whose boot sector says "idle: up" on the serial port and halts: a guest that is up in a blink."""
     code = bytes.fromhex("31c0 8ed8 be157c baf803 ac 84c0 7403 ee ebf8 f4 ebfd")
-    sector = (code + IDLE_SAYS.encode() + b"\r\n\0").ljust(510, b"\0") + b"\x55\xaa"
+    # Twice: the firmware's own last words may still be on their way, and come in between.
+    sector = (code + (IDLE_SAYS.encode() + b"\r\n") * 2 + b"\0").ljust(510, b"\0") + b"\x55\xaa"
     return sector.ljust(MIB, b"\0")
 
 
