@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -151,6 +152,7 @@ class Lab:
 
     def converge(self, *wanted: Desired, prune: bool = False, adopt: bool = False) -> list[Outcome]:
         """Do it, and see that all went well and that a second look finds nothing to do."""
+        self.settle()
         outcomes = self.apply(*wanted, prune=prune, adopt=adopt)
         failed = [outcome.problem for outcome in outcomes if outcome.result not in (Result.APPLIED, Result.UNCHANGED)]
         assert not failed, "\n".join(map(str, failed))
@@ -178,6 +180,18 @@ class Lab:
         code, output = capture(self.client, name, words, Deadline.after(20))
         assert code == 0, output
         return output.decode()
+
+    def settle(self) -> None:
+        """Wait for what LXD is still doing: the orders of a dead apply are carried out, whoever plans meanwhile.
+
+        Without it an apply right after a kill may refuse, once, because the object moved after it was planned.
+        """
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            running = self.client.get("operations", recursion="1").metadata or {}
+            if not any(one["class"] == "task" for one in running.get("running", ())):
+                return
+            time.sleep(0.02)
 
     def sweep(self) -> None:
         """Remove what a test left; the image stays."""
