@@ -347,10 +347,13 @@ def _bring_up(task: Task, pending: str | None, files: Collection[str] | None, no
 def _run(task: Task, pending: str | None, now: Power) -> str | None:
     """Have it running, with what belongs to that; what is pending afterwards."""
     starts = now is Power.STOPPED
-    if starts and not pending and _risky(task.spec):
+    if starts and _risky(task.spec):
         raw = task.client.get("instances", task.name, within=task.deadline).metadata
-        pending = raw["config"].get(OWED) or "start"
-        _note(task, pending)
+        # What is owed to it since its creation comes first, whatever else an apply was cut off in since then.
+        due = raw["config"].get(OWED) or pending or "start"
+        if due not in (pending, (pending or "").partition(", ")[0]):
+            pending = due
+            _note(task, due)
     names = set(task.spec.get("devices") or {}) if starts else set()
     folders = plugging.preflight(task, names)
     started = power.start(task.console, task.deadline, task.tell, now)
