@@ -21,7 +21,8 @@ class Policy:
 
     file: where it is, or would be · roots: folders of the host · privileged, nesting: containers and profiles ·
     keys: LXD configuration keys · unix, pci: device nodes and addresses · usb: vendor:product, or "any" among them ·
-    interfaces: of the host · servers: of images, None for any · listen: addresses beyond loopback.
+    interfaces: of the host · servers: of images, None for any · listen: addresses beyond loopback ·
+    commands: whether a recipe may run commands on this host while it makes an image.
     Names, keys, device nodes and interfaces may hold ``*``.
     """
 
@@ -37,6 +38,7 @@ class Policy:
     unpinned: bool = False
     servers: Names | None = None
     listen: Names = ()
+    commands: bool = False
 
 
 def path() -> str:
@@ -104,4 +106,5 @@ def _policy(place: str, data: Mapping[str, Any]) -> Policy:
         unpinned=data.get("images", {}).get("unpinned", False),
         servers=None if servers is None else tuple(servers),
         listen=tuple(data.get("listen", ())),
+        commands=data.get("images", {}).get("commands", False),
     )

@@ -17,6 +17,9 @@ def check_image(wishes: Wishes) -> None:
     for part in ("kernel", "modules"):
         if part in source.get("build", {}):
             wishes.host_path(("source", "build", part), source["build"][part], KERNELS)
+    if source.get("build", {}).get("commands") and not wishes.policy.commands:
+        what = "while the image is made they run as root of this host"
+        wishes.refuse(("source", "build", "commands"), what, "images: {commands: true}")
     if "server" in source:
         check_remote(wishes, ("source",), source)
 

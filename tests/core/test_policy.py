@@ -82,6 +82,12 @@ def container(spec: str) -> str:
         (written("Image", "type: container\nsource: {server: 'https://a', alias: b}"), "source: what the alias", "full fingerprint"),
         (written("Image", "type: virtual-machine\nsource: {file: /etc/shadow}"), "7:18: source.file: the host's /etc/shadow", "shares: {roots: [/etc]}"),
         (written("Image", "type: virtual-machine\nsource: {build: {recipe: busybox, kernel: /etc/passwd}}"), "source.build.kernel", "shares"),
+        *(
+            (written("Image", f"type: {type_}\nsource: {{build: {{recipe: {recipe}, commands: [[id]]}}}}"),
+             "source.build.commands: while the image is made they run as root", "images: {commands: true}")
+            for type_, recipe in (("virtual-machine", "debian"), ("virtual-machine", "lxd-host"), ("container", "debian"))
+        ),
+        (written("Container", "image: {source: {build: {recipe: debian, commands: [[id]]}}}"), "source.build.commands:", "images: {commands: true}"),
         (written("VirtualMachine", "boot: {kernel: /etc/passwd}"), "6:18: boot.kernel: the host's /etc/passwd", "shares: {roots: [/etc]}"),
         (written("VirtualMachine", "disks: [{name: a, size: 1GiB}, {name: b, path: /dev/sda, format: raw}]"), "6:50: disks.b.path: the host's /dev/sda", "unix: [/dev/sda]"),
         (written("VirtualMachine", "disks: [{name: a, path: /var/lib/lxd/x.img, format: raw}]"), "disks.a.path", "roots: [/var/lib"),
@@ -133,6 +139,7 @@ def test_what_needs_leave(tmp_path: Path, text: str, expected: str, leave: str) 
         written("VirtualMachine", "boot: {kernel: /boot/vmlinuz-6.1, initrd: /boot/initrd}\nnics: [{name: a}]"),
         written("VirtualMachine", "disks: [{name: a, path: ./a.img, format: raw}]"),
         written("Image", "type: virtual-machine\nsource: {file: ./a.img}"),
+        written("Image", "type: container\nsource: {build: {recipe: debian, packages: [curl], commands: []}}"),
         written("Image", f"type: container\nsource: {{server: 'https://a', fingerprint: {'a' * 64}}}"),
         written("Network", "ipv4: {address: 10.0.0.1/24}\nconfig: {bridge.mtu: 1400, ipv4.dhcp.ranges: x}"),
         written("Profile", "config: {limits.cpu: 1}"),
@@ -224,6 +231,14 @@ def test_a_host_is_not_inside_only_because_a_vm_has_its_name() -> None:
     assert len(policy.check(_desired(local, container(INSIDE.replace("far", "local"))), Policy(FILE))) == 3
 
 
+def test_commands_of_a_recipe_run_on_this_host_wherever_the_image_goes(tmp_path: Path) -> None:
+    image = written("Image", "type: container\nsource: {build: {recipe: debian, commands: [[id]]}}", "inner")
+    texts = (written("VirtualMachine", "lxd: true", "far"), image, written("Container", "host: far\nimage: inner"))
+    (problem,) = refused(tmp_path, *texts)
+    assert problem.subject == "Image/inner@far"
+    assert refused(tmp_path, *texts, allowed=Policy(FILE, commands=True)) == []
+
+
 def test_links_lead_nowhere_else(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/etc")
     text = written("VirtualMachine", "disks: [{name: a, path: ./link/shadow, format: raw}]")
@@ -289,7 +304,7 @@ shares: {roots: [/srv]}
 containers: {privileged: [a], nesting: [b], keys: [raw.lxc]}
 devices: {unix: [/dev/kvm], pci: ['0000:00:02.0'], usb: any}
 networks: {interfaces: [br0]}
-images: {unpinned: true, servers: ['https://a']}
+images: {unpinned: true, servers: ['https://a'], commands: true}
 listen: ['192.0.2.1']
 """
 
@@ -301,7 +316,7 @@ def test_the_file(tmp_path: Path) -> None:
     found = policy.load(file=str(path))
     assert found == Policy(
         str(path), ("/srv",), ("a",), ("b",), ("raw.lxc",), ("/dev/kvm",), ("0000:00:02.0",), ("any",), ("br0",), True,
-        ("https://a",), ("192.0.2.1",),
+        ("https://a",), ("192.0.2.1",), True,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import shutil
 import stat
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from reconciler.backends.images.debian import SUITE
 from reconciler.backends.images.tree import Tree
@@ -20,6 +20,7 @@ PROGRAM = "mmdebstrap"
 FIELDS = frozenset({"recipe", "suite", "packages", "files", "commands"})
 DEADLINE = 1800
 """Seconds that making one may take, on a slow mirror."""
+_MOST_LINKS = 40
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/lintian/*", "/usr/share/locale/*")
 _SILENT = ("Could not resolve", "Could not connect", "Unable to connect", "Temporary failure", "timed out")
 
@@ -54,7 +55,7 @@ def check_fields(recipe: Mapping[str, Json]) -> None:
 def put(root: Path, tree: Tree) -> None:
     """Files into the root file system, in place of any that are there."""
     for path, node in tree.items():
-        target = root / path
+        target = inside(root, path)
         target.parent.mkdir(parents=True, exist_ok=True)
         if stat.S_ISDIR(node.mode):
             target.mkdir(exist_ok=True)
@@ -66,6 +67,27 @@ def put(root: Path, tree: Tree) -> None:
             target.write_bytes(node.data)
         if not stat.S_ISLNK(node.mode):
             target.chmod(stat.S_IMODE(node.mode))
+
+
+def inside(root: Path, path: str) -> Path:
+    """Where ``path`` is for whoever has ``root`` as root: ``/var/run -> /run`` is the image's own ``/run``, not ours.
+
+    Links are followed on the way, and not at the end. Raises Refused when there are too many of them.
+    """
+    waiting, place, links = list(reversed(PurePosixPath(path).parts)), root, 0
+    while waiting:
+        part = waiting.pop()
+        if part in ("/", ".."):
+            place = root if part == "/" or place == root else place.parent
+            continue
+        place /= part
+        if waiting and place.is_symlink():
+            links += 1
+            if links > _MOST_LINKS:
+                raise Refused(Problem(f"files: /{path}: too many links on the way to it"))
+            waiting += reversed(PurePosixPath(os.readlink(place)).parts)
+            place = place.parent
+    return place
 
 
 def tool(command: Sequence[str], what: str) -> None:

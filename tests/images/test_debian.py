@@ -1,0 +1,53 @@
+"""Recipe ``debian``, the part that needs no packages: files end up below the image's own root and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from reconciler.backends.images.debian import rootfs
+from reconciler.backends.images.tree import file, folder, link
+from reconciler.problems import Refused
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root file system with the links that a Debian has, and worse; beside it a folder that is not its own."""
+    root, outside = tmp_path / "root", tmp_path / "outside"
+    for path in (root / "run", root / "usr/bin", root / "var", outside):
+        path.mkdir(parents=True)
+    (root / "bin").symlink_to("usr/bin")
+    (root / "var/run").symlink_to("/run")
+    (root / "absolute").symlink_to(outside)
+    (root / "climbing").symlink_to("../../../outside")
+    (root / "circle").symlink_to("circle/x")
+    (root / "usr/bin/awk").symlink_to("/etc/alternatives/awk")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("path", "really"),
+    [
+        ("var/run/reconciler/x", "run/reconciler/x"),
+        ("bin/tool", "usr/bin/tool"),
+        ("climbing/x", "outside/x"),
+        ("bin/awk", "usr/bin/awk"),
+        ("etc/motd", "etc/motd"),
+    ],
+)
+def test_files_follow_links_as_the_guest_would(root: Path, path: str, really: str) -> None:
+    rootfs.put(root, {path: file(b"ours")})
+    assert (root / really).read_bytes() == b"ours"
+    assert not (root / really).is_symlink()
+
+
+def test_nothing_is_written_outside(root: Path, tmp_path: Path) -> None:
+    rootfs.put(root, {"absolute/x": file(b"ours"), "climbing/y": link("/z"), "absolute/d/e": folder()})
+    assert list((tmp_path / "outside").iterdir()) == []
+    assert (root / str(tmp_path / "outside").lstrip("/") / "x").read_bytes() == b"ours"
+
+
+def test_a_circle_is_refused(root: Path) -> None:
+    with pytest.raises(Refused, match="too many links"):
+        rootfs.put(root, {"circle/x": file(b"ours")})
