@@ -1,4 +1,5 @@
-"""``reconciler delete``: what manifests declare, or single resources by ``Kind/name``. Ours only, data kept."""
+"""``reconciler delete``: what manifests declare, or single resources by ``Kind/name`` or ``vm/container``. Ours only,
+data kept."""
 
 from __future__ import annotations
 
@@ -7,13 +8,13 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from reconciler import attachments
 from reconciler.cli import PROBLEM
 from reconciler.cli.carry import Carrier, agreed
+from reconciler.cli.lookup import Seen, find, look
+from reconciler.cli.naming import address, resource_id
 from reconciler.cli.screen import show_problems, tell
-from reconciler.cli.session import ANY_ENVIRONMENT, opened, read, resource_id, settings, unanswered
+from reconciler.cli.session import ANY_ENVIRONMENT, opened, read, settings, unanswered
 from reconciler.model import Desired, ResourceId
-from reconciler.observation import observe
 from reconciler.ports import Backend
 from reconciler.problems import Problem, UsageError
 from reconciler.view.plans import plan_lines
@@ -40,22 +41,39 @@ def _targets(arguments: argparse.Namespace) -> tuple[Mapping[ResourceId, Desired
     names = [word for word in arguments.paths if is_id(word)]
     paths = [word for word in arguments.paths if word not in names]
     if names and paths:
-        raise UsageError(Problem("either manifests or Kind/name, not both", hint="delete them one after the other"))
+        raise UsageError(Problem("either manifests or names, not both", hint="delete them one after the other"))
     if paths:
         wanted = read(paths)
         homes: Targets = {id: want.backend for id, want in wanted.desired.items() if id.kind != "Host"}
         return wanted.desired, homes, wanted.environment
-    targets: Targets = {resource_id(name): None for name in names}
     desired = read(arguments.manifests).desired if arguments.manifests else {}
-    return desired, targets, arguments.environment or _environment_of(desired, targets)
+    with look(arguments) as seen:
+        targets: Targets = {}
+        for name in names:
+            id, home = _target(seen, name, arguments.environment)
+            if id in targets:
+                raise UsageError(Problem(f"{id} is named twice", hint="delete them one after the other"))
+            targets[id] = home
+        return desired, targets, arguments.environment or _environment_of(seen, targets)
 
 
-def _environment_of(desired: Mapping[ResourceId, Desired], targets: Targets) -> str:
+def _target(seen: Seen, name: str, environment: str | None) -> tuple[ResourceId, str | None]:
+    """What is meant, and the backend that it lives in where that had to be found out."""
+    if address(name) is not None:
+        one = find(seen, name, environment)
+        return one.id, one.backend
+    id = resource_id(name)
+    ours = [one for one in seen.world if one.id == id and one.owned]
+    if id.kind == "Container" and len(ours) > 1:
+        one = find(seen, name, environment)  # says how to tell them apart
+        return id, one.backend
+    return id, None
+
+
+def _environment_of(seen: Seen, targets: Targets) -> str:
     """Whose the named resources are, when nobody said; they must agree."""
-    with opened(desired.values(), settings(ANY_ENVIRONMENT), everything=True) as backends:
-        world = observe(backends)
-        found = [seen for seen in (*world, *attachments.observed(world)) if seen.id in targets]
-    marks = {seen.environment for seen in found if seen.environment}
+    found = [one for one in seen.resources if one.id in targets and targets[one.id] in (None, one.backend)]
+    marks = {one.environment for one in found if one.environment}
     if len(marks) > 1:
         names = ", ".join(sorted(mark for mark in marks if mark))
         raise UsageError(Problem(f"they belong to several environments: {names}", hint="say --environment"))
@@ -63,8 +81,10 @@ def _environment_of(desired: Mapping[ResourceId, Desired], targets: Targets) -> 
 
 
 def is_id(word: str) -> bool:
-    """``Kind/name``, and not a file that happens to be called so."""
-    return bool(_ID.fullmatch(word)) and not Path(word).exists()
+    """``Kind/name`` or ``vm/container``, and not a file that happens to be called so, or would be in a folder here."""
+    if Path(word).exists():
+        return False
+    return bool(_ID.fullmatch(word)) or (address(word) is not None and not Path(word).parent.exists())
 
 
 def _delete(arguments: argparse.Namespace, environment: str, targets: Targets, backends: Mapping[str, Backend]) -> int:

@@ -7,8 +7,8 @@ import sys
 
 from reconciler.backends.host.listing import Found, listing
 from reconciler.cli import DONE
+from reconciler.cli.naming import resource_id
 from reconciler.cli.screen import show, show_json, tell
-from reconciler.cli.session import resource_id
 from reconciler.model import GUESTS, Json
 from reconciler.problems import Problem, UsageError
 from reconciler.view.text import Span, clean, line, table

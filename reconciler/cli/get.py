@@ -6,9 +6,9 @@ import argparse
 import sys
 
 from reconciler.cli import DONE, PROBLEM
-from reconciler.cli.lookup import Seen, look, probe
+from reconciler.cli.lookup import Seen, absent, look, probe
+from reconciler.cli.naming import address, check_kind, is_named, resource_id
 from reconciler.cli.screen import show, show_json, show_problems, tell
-from reconciler.cli.session import check_kind, resource_id, suggestion
 from reconciler.model import Observed
 from reconciler.problems import Problem
 from reconciler.view.documents import resource_document
@@ -18,7 +18,7 @@ from reconciler.view.text import clean, line
 
 def run(arguments: argparse.Namespace) -> int:
     """List it; a backend that does not answer is a problem, and the others are shown all the same."""
-    if arguments.target:
+    if arguments.target and address(arguments.target) is None:
         check_kind(arguments.target.partition("/")[0])
         if "/" in arguments.target:
             resource_id(arguments.target)
@@ -31,12 +31,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _is_chosen(one: Observed, arguments: argparse.Namespace) -> bool:
-    kind, _, name = (arguments.target or "").partition("/")
-    if kind not in ("", one.id.kind) or name not in ("", one.id.name):
+    target = arguments.target or ""
+    named = "/" in target
+    if not (is_named(one, target) if named else target in ("", one.id.kind)):
         return False
     if arguments.environment and one.environment != arguments.environment:
         return False
-    return one.owned or arguments.all or bool(name)
+    return one.owned or arguments.all or named
 
 
 def _show(seen: Seen, chosen: list[Observed], form: str, asked: str | None) -> None:
@@ -59,9 +60,5 @@ def _show(seen: Seen, chosen: list[Observed], form: str, asked: str | None) -> N
 
 def _trouble(seen: Seen, chosen: list[Observed], arguments: argparse.Namespace) -> list[Problem]:
     if "/" in (arguments.target or "") and not chosen:
-        known = [str(one.id) for one in seen.resources]
-        missing = Problem(
-            "there is no such resource", subject=arguments.target, hint=suggestion(arguments.target, known)
-        )
-        return [missing, *seen.problems]
+        return absent(seen, arguments.target)
     return seen.problems

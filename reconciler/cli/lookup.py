@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from reconciler import attachments
-from reconciler.cli.session import ANY_ENVIRONMENT, opened, read, resource_id, settings, suggestion, unanswered
+from reconciler.cli.naming import address, homes, is_named, resource_id, suggestion
+from reconciler.cli.session import ANY_ENVIRONMENT, opened, read, settings, unanswered
 from reconciler.model import GUESTS, Condition, Desired, Observed, Power, ResourceId, World
 from reconciler.observation import observe
 from reconciler.ports import Backend
@@ -43,25 +44,46 @@ def look(arguments: argparse.Namespace) -> Iterator[Seen]:
 
 
 def find(seen: Seen, name: str, environment: str | None) -> Observed:
-    """The one resource of this ``Kind/name``, or the one guest of this bare name; else a UsageError with a way out."""
-    matching = [one for one in seen.resources if _is_named(one, name) and environment in (None, one.environment)]
+    """The one resource of this ``Kind/name`` or ``vm/container``, or the one guest of this bare name; else a UsageError
+    with a way out."""
+    matching = [one for one in seen.resources if is_named(one, name) and environment in (None, one.environment)]
     if len(matching) == 1:
         return matching[0]
     if matching:
         places = ", ".join(f"{one.id} on {one.backend}" for one in matching)
-        raise UsageError(
-            Problem(f"several are called so: {places}", subject=name, hint="say Kind/name, or --environment")
-        )
+        hint = f"say {' or '.join(sorted({_clear(one) for one in matching}))}, or --environment"
+        raise UsageError(Problem(f"several are called so: {places}", subject=name, hint=hint))
+    raise UsageError(absent(seen, name))
+
+
+def absent(seen: Seen, name: str) -> list[Problem]:
+    """Why nothing of that name was found, and a way out."""
+    if asleep := _sleeping(seen, name):
+        return [asleep]
     if seen.problems:
-        raise UsageError([Problem("not found where we could look", subject=name), *seen.problems])
-    known = [str(one.id) for one in seen.resources] + [one.id.name for one in seen.world if one.id.kind in GUESTS]
-    raise UsageError(Problem("there is no such resource", subject=name, hint=suggestion(name, known)))
+        return [Problem("not found where we could look", subject=name), *seen.problems]
+    known = [str(one.id) for one in seen.resources]
+    for one in seen.world:
+        known += [one.id.name] * (one.id.kind in GUESTS) + [f"{home}/{one.id.name}" for home in sorted(homes(one))]
+    return [Problem("there is no such resource", subject=name, hint=suggestion(name, known))]
 
 
-def _is_named(seen: Observed, name: str) -> bool:
-    if "/" in name:
-        return seen.id == resource_id(name)
-    return seen.id.kind in GUESTS and seen.id.name == name
+def _sleeping(seen: Seen, name: str) -> Problem | None:
+    """What to say of a container in a VM that does not run: whether it is there cannot be known."""
+    if (parts := address(name)) is None:
+        resource_id(name) if "/" in name else None
+        return None
+    id = ResourceId("VirtualMachine", parts[0])
+    machine = next((one for one in seen.world if one.id == id), None)
+    if machine is None or machine.power not in (Power.STOPPED, Power.ERROR):
+        return None
+    hint = f"`reconciler start {id}` starts it"
+    return Problem(f"{id} does not run, and what is inside cannot be seen", subject=name, hint=hint)
+
+
+def _clear(one: Observed) -> str:
+    """The shortest name that tells it from others of the same name."""
+    return next((f"{home}/{one.id.name}" for home in sorted(homes(one))), str(one.id))
 
 
 def probe(seen: Seen, resources: list[Observed]) -> dict[tuple[str, ResourceId], tuple[Condition, ...]]:

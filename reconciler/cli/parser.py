@@ -91,7 +91,7 @@ def _planning(verb: argparse.ArgumentParser) -> None:
 
 
 def _only(verb: argparse.ArgumentParser) -> None:
-    words = "only this one and what it needs (repeatable)"
+    words = "only this one (or vm/container) and what it needs (repeatable)"
     verb.add_argument("--only", action="append", default=[], metavar="KIND/NAME", help=words)
 
 
@@ -151,8 +151,8 @@ def _apply(verb: argparse.ArgumentParser) -> None:
 
 
 def _delete(verb: argparse.ArgumentParser) -> None:
-    words = "manifests, or single resources"
-    _completed(verb.add_argument("paths", nargs="+", metavar="PATH|KIND/NAME", help=words))
+    words = "manifests, or single resources: Kind/name, vm/container"
+    _completed(verb.add_argument("paths", nargs="+", metavar="PATH|NAME", help=words))
     _output(verb, "table", "json", "name")
     _confirm(verb)
     _applying(verb)
@@ -168,7 +168,7 @@ def _diff(verb: argparse.ArgumentParser) -> None:
 
 
 def _get(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("target", nargs="?", metavar="KIND[/NAME]", help="only this kind, or this resource")
+    verb.add_argument("target", nargs="?", metavar="KIND[/NAME]", help="only this kind, this resource, or vm/container")
     _output(verb, "table", "wide", "json", "yaml", "name")
     verb.add_argument("-a", "--all", action="store_true", help="what is not ours, too")
     _environment(verb)
@@ -176,7 +176,7 @@ def _get(verb: argparse.ArgumentParser) -> None:
 
 
 def _describe(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("target", metavar="KIND/NAME", help="the resource")
+    verb.add_argument("target", metavar="KIND/NAME", help="the resource; or vm/container, or the bare name of a guest")
     _output(verb, "table", "json", "yaml")
     _environment(verb)
     _manifests(verb)
@@ -203,7 +203,7 @@ def _devices(verb: argparse.ArgumentParser) -> None:
 
 
 def _guest(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("name", metavar="NAME", help="Kind/name, or the bare name of a VM or container")
+    verb.add_argument("name", metavar="NAME", help="a guest: its name, vm/container, or Kind/name")
     _environment(verb)
     _manifests(verb)
 

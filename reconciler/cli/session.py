@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reconciler.cli.naming import address, resource_id, suggestion
 from reconciler.model import LOCAL_HOST, Desired, Effect, ResourceId, Verb, lxd_backend
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem, UsageError
@@ -86,30 +87,23 @@ def plan_options(arguments: argparse.Namespace, wanted: Wanted) -> PlanOptions:
     )
 
 
-def resource_id(text: str) -> ResourceId:
-    """``Kind/name`` of a kind that there is, or a UsageError that says so."""
-    try:
-        id = ResourceId.parse(text)
-    except ValueError as error:
-        raise UsageError(Problem(str(error))) from None
-    check_kind(id.kind)
-    return id
-
-
-def check_kind(kind: str) -> None:
-    """UsageError, with did-you-mean, when there is no such kind."""
-    from reconciler.schema import kinds
-
-    if kind not in kinds():
-        raise UsageError(Problem(f'there is no kind "{kind}"', hint=suggestion(kind, kinds())))
-
-
 def _only(words: Sequence[str], desired: Mapping[ResourceId, Desired]) -> frozenset[ResourceId]:
-    chosen = [resource_id(word) for word in words]
+    chosen = [_declared(word, desired) for word in words]
     missing = [id for id in chosen if id not in desired]
     if missing:
         raise UsageError([_not_declared(id, desired) for id in missing])
     return frozenset(chosen)
+
+
+def _declared(word: str, desired: Mapping[ResourceId, Desired]) -> ResourceId:
+    """Kind/name, or vm/container where that container is declared on that host."""
+    if (parts := address(word)) is None:
+        return resource_id(word)
+    id = ResourceId("Container", parts[1])
+    if id in desired and desired[id].backend == lxd_backend(parts[0]):
+        return id
+    homes = [f"{one.backend.removeprefix('lxd/')}/{one.id.name}" for one in desired.values() if one.id.kind == id.kind]
+    raise UsageError(Problem("--only: no manifest declares it", subject=word, hint=suggestion(word, homes)))
 
 
 def _not_declared(id: ResourceId, desired: Mapping[ResourceId, Desired]) -> Problem:
@@ -124,11 +118,3 @@ def unanswered(world: World, plan: Plan | None = None) -> list[Problem]:
     coming = {step.backend for step in plan.steps if step.awaits or step.verb is Verb.CREATE} if plan else set()
     found = ((name, world.problem(name)) for name in world.snapshots if name not in coming)
     return [problem if problem.subject else replace(problem, subject=name) for name, problem in found if problem]
-
-
-def suggestion(word: str, words: Iterable[str]) -> str | None:
-    """``did you mean …?`` when something is close enough."""
-    import difflib
-
-    close = difflib.get_close_matches(word, list(words), n=1)
-    return f"did you mean {close[0]}?" if close else None

@@ -279,6 +279,8 @@ def test_guest_verbs(place: Place) -> None:
     place.ok("apply", file)
     assert place.run("exec", "web", "--", "sh", "-c", "echo out; echo err >&2; exit 7").code == 7
     assert place.ok("exec", "web", "-e", "WORD=hello there", "--", "sh", "-c", "echo $WORD").out == "hello there\n"
+    assert place.ok("exec", "local/web", "--", "hostname").out == "web\n"
+    assert place.ok("get", "-o", "name", "local/web").out == "Container/web\n"
     assert place.ok("exec", "-i", "Container/web", "--", "cat", stdin="through\n").out == "through\n"
     assert place.run("exec", "web").code == 1
     assert "web" in place.run("exec", "wep", "--", "true").err  # did you mean

@@ -1,0 +1,60 @@
+"""How resources are named on the command line: ``Kind/name``, ``vm/container``, or a guest's bare name. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from reconciler.model import GUESTS, Observed, ResourceId
+from reconciler.problems import Problem, UsageError
+
+_ADDRESS = re.compile(r"([a-z0-9][a-z0-9-]*)/([a-z][a-z0-9-]*)")
+_LXD = "lxd/"
+
+
+def address(word: str) -> tuple[str, str] | None:
+    """The two halves of ``vm/container``; None for anything else. A kind begins with a capital, a name never does."""
+    found = _ADDRESS.fullmatch(word)
+    return (found[1], found[2]) if found else None
+
+
+def homes(one: Observed) -> frozenset[str]:
+    """What may stand before the slash for this container: its Host, and the VM that this is in."""
+    if one.id.kind != "Container":
+        return frozenset()
+    return frozenset({one.backend.removeprefix(_LXD), *(id.name for id in one.needs if id.kind == "VirtualMachine")})
+
+
+def is_named(one: Observed, word: str) -> bool:
+    """Whether that is what the word means. Raises UsageError for a kind that there is not."""
+    if (parts := address(word)) is not None:
+        return one.id.name == parts[1] and parts[0] in homes(one)
+    if "/" in word:
+        return one.id == resource_id(word)
+    return one.id.kind in GUESTS and one.id.name == word
+
+
+def resource_id(text: str) -> ResourceId:
+    """``Kind/name`` of a kind that there is, or a UsageError that says so."""
+    try:
+        id = ResourceId.parse(text)
+    except ValueError as error:
+        raise UsageError(Problem(str(error))) from None
+    check_kind(id.kind)
+    return id
+
+
+def check_kind(kind: str) -> None:
+    """UsageError, with did-you-mean, when there is no such kind."""
+    from reconciler.schema import kinds
+
+    if kind not in kinds():
+        raise UsageError(Problem(f'there is no kind "{kind}"', hint=suggestion(kind, kinds())))
+
+
+def suggestion(word: str, words: Iterable[str]) -> str | None:
+    """``did you mean …?`` when something is close enough."""
+    import difflib
+
+    close = difflib.get_close_matches(word, list(words), n=1)
+    return f"did you mean {close[0]}?" if close else None

@@ -1,0 +1,115 @@
+"""cli/naming, cli/lookup: what a word on the command line means, and what is said when it means nothing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from reconciler.cli import delete
+from reconciler.cli.lookup import Seen, find
+from reconciler.cli.naming import address
+from reconciler.model import QEMU, Observed, Power, ResourceId, Snapshot, World
+from reconciler.problems import UsageError
+
+TERMINA = ResourceId("VirtualMachine", "termina")
+
+
+def container(name: str, host: str, *needs: ResourceId, environment: str = "home") -> Observed:
+    id = ResourceId("Container", name)
+    return Observed(id, f"lxd/{host}", {}, Power.RUNNING, owned=True, environment=environment, needs=needs)
+
+
+def machine(name: str, power: Power = Power.RUNNING) -> Observed:
+    id = ResourceId("VirtualMachine", name)
+    return Observed(id, QEMU, {}, power, owned=True, environment="home")
+
+
+def seen(*resources: Observed) -> Seen:
+    """A look that found these."""
+    snapshots = {
+        backend: Snapshot(backend, 0.0, {one.id: one for one in resources if one.backend == backend})
+        for backend in {one.backend for one in resources}
+    }
+    return Seen({}, World(snapshots))
+
+
+TOWER = seen(
+    machine("termina"),
+    machine("asleep", Power.STOPPED),
+    container("penguin", "termina", TERMINA),
+    container("penguin", "local"),
+    container("web", "local"),
+    container("deep", "far", TERMINA),
+)
+
+
+@pytest.mark.parametrize(
+    ("word", "backend"),
+    [
+        ("termina/penguin", "lxd/termina"),
+        ("local/penguin", "lxd/local"),
+        ("local/web", "lxd/local"),
+        ("web", "lxd/local"),
+        ("Container/web", "lxd/local"),
+        ("termina", QEMU),
+        ("VirtualMachine/termina", QEMU),
+        ("far/deep", "lxd/far"),
+        ("termina/deep", "lxd/far"),
+    ],
+)
+def test_a_guest_is_found_by_each_of_its_names(word: str, backend: str) -> None:
+    assert find(TOWER, word, None).backend == backend
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("penguin", "say local/penguin or termina/penguin, or --environment"),
+        ("Container/penguin", "say local/penguin or termina/penguin"),
+        ("termina/pengiun", "did you mean termina/penguin?"),
+        ("termnia/penguin", "did you mean termina/penguin?"),
+        ("container/web", "did you mean Container/web?"),
+        ("Contaner/web", "did you mean Container?"),
+        ("termina/web", "there is no such resource"),
+        ("asleep/penguin", "VirtualMachine/asleep does not run, and what is inside cannot be seen"),
+    ],
+)
+def test_a_name_that_finds_nothing_says_what_would(word: str, said: str) -> None:
+    with pytest.raises(UsageError) as error:
+        find(TOWER, word, None)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("word", ["web", "Container/web", "a/b/c", "./a", "a/", "/a", "a/B", "a/9", "../b", "a/b.yaml"])
+def test_only_two_names_with_a_slash_are_an_address(word: str) -> None:
+    assert address(word) is None
+
+
+def test_delete_tells_addresses_from_paths(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(str(tmp_path))
+    (delete.Path("manifests")).mkdir()
+    assert delete.is_id("termina/penguin") and delete.is_id("Container/web")
+    assert not delete.is_id("manifests/tower") and not delete.is_id("manifests")
+
+
+def test_delete_takes_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def look(_arguments: argparse.Namespace) -> Iterator[Seen]:
+        yield TOWER
+
+    monkeypatch.setattr(delete, "look", look)
+
+    def targets(*words: str) -> delete.Targets:
+        asked = argparse.Namespace(paths=list(words), manifests=[], environment=None)
+        return delete._targets(asked)[1]
+
+    penguin = ResourceId("Container", "penguin")
+    assert targets("termina/penguin") == {penguin: "lxd/termina"}
+    assert targets("local/penguin", "Container/web") == {penguin: "lxd/local", ResourceId("Container", "web"): None}
+    with pytest.raises(UsageError, match="named twice"):
+        targets("termina/penguin", "local/penguin")
+    with pytest.raises(UsageError, match="several are called so"):
+        targets("Container/penguin")
