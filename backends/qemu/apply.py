@@ -42,6 +42,8 @@ from reconciler.problems import Locked, Problem, Refused
 
 _LOCK_PATIENCE = 30.0
 _ONLY_RECORD = frozenset({("owner",), ("recorded",)})
+_PLUGGED = frozenset({"disks", "nics", "shares", "devices", "forwards"})
+"""What goes in and out of a guest without any say in whether it is ready."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,7 @@ class _Pass:
         if record.id != self.subject:  # it was renamed
             uuid = make_uuid(self.machines.settings.state, environment, self.subject)
             record = save(self.folder, record.but(id=self.subject, uuid=str(uuid)))
+        known_ready = record.pending is None and all(change.path[0] in _PLUGGED for change in self.step.changes)
         record = save(self.folder, record.but(environment=environment, pending=record.pending or self.step.verb.value))
         if self._has_to_go_down(record):
             record = stop(self.folder, record, self.machines.grace, self.tell)
@@ -228,7 +231,7 @@ class _Pass:
         if spec.get("power", "running") == "stopped":
             record, _ = prepare(self.folder, record, spec, self.machines.store, self.tell)
         else:
-            record = self._up(record)
+            record = self._up(record, known_ready)
         save(self.folder, record.but(pending=None))
 
     def _change_live(self, record: Record) -> Record:
@@ -250,7 +253,7 @@ class _Pass:
             plug_missing(live)
             return live.record
 
-    def _up(self, record: Record) -> Record:
+    def _up(self, record: Record, known_ready: bool) -> Record:
         """Running (or paused, once it has run), with files and commands done, and ready."""
         spec, machines = self.desired.spec, self.machines
         paused = spec.get("power") == "paused"
@@ -258,7 +261,8 @@ class _Pass:
         if not (paused and is_settled(record, spec) and ran):
             record = machines.bring_up(self.folder, record, spec, self.tell)
             limit, state = machines.settings.timeout, machines.settings.state
-            record = settle(Settling(self.folder, spec, self.desired.payload, self.tell, limit, state), record)
+            settling = Settling(self.folder, spec, self.desired.payload, self.tell, limit, state, known_ready)
+            record = settle(settling, record)
         if ran:
             resize(self.folder, record, spec, self.tell, machines.grace.follow)
         if paused:

@@ -69,9 +69,8 @@ def _check_names(spec: Spec, subject: str) -> None:
 
 
 def _check_cards(spec: Spec, subject: str) -> None:
-    known = capabilities()
     for name, nic in spec.get("nics", {}).items():
-        model = str(nic.get("model", "virtio-net-pci"))
+        model, known = str(nic.get("model", "virtio-net-pci")), capabilities()
         _check_name(f"nics.{name}.model", model, known.cards, "-device", subject, "network card")
 
 

@@ -29,7 +29,7 @@ _FIRST_LOOK = 1.0
 @dataclass(frozen=True, slots=True)
 class Settling:
     """One guest, and what it is to become. payload: contents of files, as far as they are at hand; limit: seconds;
-    state: our state folder."""
+    state: our state folder; known_ready: it was seen ready since it started, and this apply does not touch that."""
 
     folder: Folder
     spec: Spec
@@ -37,6 +37,7 @@ class Settling:
     tell: Tell
     limit: float
     state: Path
+    known_ready: bool = False
 
 
 def is_settled(record: Record, spec: Spec) -> bool:
@@ -50,10 +51,12 @@ def settle(settling: Settling, record: Record) -> Record:
     """Files put, commands run, conditions awaited. GuestFailed with the guest's last words when it does not come up."""
     spec = settling.spec
     try:
-        record = _work(settling, record)
+        record, touched = _work(settling, record)
         guest = Guest(settling.folder, record, record.id)
         ready = spec.get("ready", {})
-        if readiness.is_wanted(ready):
+        if settling.known_ready and not touched and record.settled == record.process:
+            pass  # what was plugged in or out does not wait for a guest that may have troubles of its own
+        elif readiness.is_wanted(ready):
             readiness.await_ready(guest, ready, False, settling.tell, settling.limit)
         elif record.settled != record.process:
             readiness.watch(guest, _FIRST_LOOK)
@@ -66,7 +69,8 @@ def settle(settling: Settling, record: Record) -> Record:
     return save(settling.folder, record.but(born=True, settled=record.process))
 
 
-def _work(settling: Settling, record: Record) -> Record:
+def _work(settling: Settling, record: Record) -> tuple[Record, bool]:
+    """What is due inside; and whether files or commands may have changed how the guest is."""
     spec = settling.spec
     files = provision.due_files(spec, record.files)
     runs = due_runs(record, spec, bool(files))
@@ -82,7 +86,7 @@ def _work(settling: Settling, record: Record) -> Record:
         provision.put_files(settling.folder, record.id, files, settling.payload, settling.tell)
         provision.run_all(settling.folder, record.id, runs, settling.tell)
     done = {"files": dict(spec.get("files", {})), "runs": tuple(spec.get("run", ()))}
-    return save(settling.folder, record.but(**done))
+    return save(settling.folder, record.but(**done)), bool(files or runs or gone)
 
 
 def due_runs(record: Record, spec: Spec, files_changed: bool) -> list[Spec]:
