@@ -21,7 +21,7 @@ quickstart: setup
 quickstart-clean:
     @scripts/quickstart-clean {{ quickstart_manifests }}
 
-# everything that must hold before a change may land: this is what CI runs
+# everything that must hold before a change may land, but for the slow proofs: this is what CI runs
 test *args: setup lint types contracts
     pytest {{ args }}
 
@@ -40,6 +40,10 @@ test-qemu *args: setup
 # the real command line over every folder in manifests/
 test-e2e *args: setup
     pytest tests/e2e {{ args }}
+
+# the slow proofs, which `test` leaves out: every row of the tables, every way to die
+proofs *args: setup
+    pytest -m proof {{ args }}
 
 # killed at random, so many cycles a victim: hours for thousands (FAULT_SEED=… goes the same way again)
 soak cycles="300" *args: setup
