@@ -23,8 +23,9 @@ __all__ = ["ApplyOptions", "Wanted", "apply_delete", "apply_plan", "delete", "lo
 
 def look(wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions) -> World:
     """Observe what the pass is about: everything when it may prune, else what is declared and what that refers to."""
-    forwards = any(id.kind == "PortForward" for id in wanted.desired)
-    about = None if options.prune else scope(wanted.desired.values())
+    chosen = planning.chosen(wanted.desired, options.only)
+    forwards = any(id.kind == "PortForward" for id in chosen)
+    about = None if options.prune and not options.only else scope(chosen.values())
     return observation.observe(backends, about, listening=forwards)
 
 

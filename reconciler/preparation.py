@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from reconciler import composition, manifest, policy, resolution, validation
@@ -19,12 +19,14 @@ from reconciler.problems import ManifestError
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the manifests come to. approve: what may happen unattended."""
+    """What the manifests come to. approve: what may happen unattended;
+    files: every local file that it hangs on (only from ``prepare_watched``)."""
 
     environment: str
     desired: Mapping[ResourceId, Desired]
     prune: bool = False
     approve: Mapping[str, bool] = field(default_factory=dict)
+    files: frozenset[str] = frozenset()
 
 
 def prepare(paths: Sequence[str], stdin: bytes | None = None) -> Wanted:
@@ -36,9 +38,41 @@ def prepare(paths: Sequence[str], stdin: bytes | None = None) -> Wanted:
     return prepare_documents(validation.load(paths, stdin), surroundings())
 
 
-def prepare_documents(documents: Sequence[Document], around: resolution.Surroundings) -> Wanted:
-    """The same from documents that are right by themselves. Raises ManifestError with every problem."""
-    composed = composition.compose(documents, lambda path: validation.load([path]))
+def prepare_watched(paths: Sequence[str]) -> Wanted:
+    """The same, and which files it was made from."""
+    asked: set[str] = set()
+    around = surroundings()
+
+    def read(path: str, base: str) -> bytes:
+        asked.add(os.path.join(base, path))
+        return around.read(path, base)
+
+    def stamp(path: str) -> str:
+        asked.add(path)
+        return around.stamp(path)
+
+    documents = validation.load(paths)
+    wanted = prepare_documents(documents, replace(around, read=read, stamp=stamp), asked.update)
+    marks = {want.mark.file for want in wanted.desired.values() if want.mark is not None}
+    return replace(wanted, files=frozenset({*documents.files, *marks, *asked}))
+
+
+def prepare_documents(
+    documents: Sequence[Document],
+    around: resolution.Surroundings,
+    note: Callable[[Iterable[str]], None] = lambda _files: None,
+) -> Wanted:
+    """The same from documents that are right by themselves. Raises ManifestError with every problem.
+
+    note: told which further files are read
+    """
+
+    def load(path: str) -> Sequence[Document]:
+        loaded = validation.load([path])
+        note(loaded.files)
+        return loaded
+
+    composed = composition.compose(documents, load)
     if problems := validation.check_set(composed.documents):
         raise ManifestError(problems)
     desired = resolution.resolve(composed.documents, around)

@@ -33,15 +33,43 @@ def locked(
 
     The kernel lets go of the lock when its holder dies, so nobody ever has to remove it by hand.
     """
-    path = private_dir(state / "locks") / f"{environment}.lock"
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    handle = _open_lock(state, environment, "lock")
     try:
-        _acquire(handle, environment, patience, on_wait)
+        with _in_line(state, environment) if patience > 0 else contextlib.nullcontext():
+            _acquire(handle, environment, patience, on_wait)
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps({"pid": os.getpid(), "since": time.time(), "command": _command()}).encode(), 0)
         yield
     finally:
         os.close(handle)
+
+
+def is_awaited(state: Path, environment: str) -> bool:
+    """Whether somebody waits for the environment's lock right now: who holds it for long lets them go first."""
+    handle = _open_lock(state, environment, "line")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+@contextlib.contextmanager
+def _in_line(state: Path, environment: str) -> Iterator[None]:
+    """Be seen to wait. Whoever only looks whether somebody waits is in our way for microseconds."""
+    handle = _open_lock(state, environment, "line")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _open_lock(state: Path, environment: str, ending: str) -> int:
+    path = private_dir(state / "locks") / f"{environment}.{ending}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _acquire(handle: int, environment: str, patience: float, on_wait: Callable[[str], None]) -> None:

@@ -19,7 +19,7 @@ from reconciler.planning.towers import with_towers
 from reconciler.planning.users import with_users
 from reconciler.planning.waiting import given, told
 
-__all__ = ["PlanOptions", "plan", "plan_delete"]
+__all__ = ["PlanOptions", "chosen", "plan", "plan_delete"]
 
 
 def plan(
@@ -31,21 +31,21 @@ def plan(
 ) -> Plan:
     """What has to be done, resource by resource, so that the world becomes as desired."""
     asked = Asked(environment, world, tables, options)
-    chosen = _chosen(desired, options.only)
-    objects = {id: want for id, want in chosen.items() if not is_attachment(want)}
+    about = chosen(desired, options.only)
+    objects = {id: want for id, want in about.items() if not is_attachment(want)}
     taken = clashes(objects, world)
     decided = {
         id: told(_decide(asked, given(want, taken.get(id, ()))), taken.get(id, ())) for id, want in objects.items()
     }
     steps = held_by_needs(objects, with_towers(objects, decided, world), world)
-    steps |= {id: carried(want, objects, steps) for id, want in chosen.items() if is_attachment(want)}
+    steps |= {id: carried(want, objects, steps) for id, want in about.items() if is_attachment(want)}
     left = list(leftovers(asked, desired)) if not options.only else []
     if options.prune:
         steps.update({seen.id: pruned(seen) for seen in left})
-    ordered = in_order(steps, chosen, world)
+    ordered = in_order(steps, about, world)
     notes = () if options.prune else leftover_notes(left)
-    adjusted = {one.id: given(chosen[one.id], one.waiting) for one in ordered if one.waiting}
-    adjusted |= with_users({**chosen, **adjusted}, ordered)
+    adjusted = {one.id: given(about[one.id], one.waiting) for one in ordered if one.waiting}
+    adjusted |= with_users({**about, **adjusted}, ordered)
     return Plan(environment, ordered, notes, guard(ordered, asked), adjusted)
 
 
@@ -70,18 +70,18 @@ def plan_delete(
     return Plan(environment, ordered, adjusted=adjusted)
 
 
-def _chosen(desired: Mapping[ResourceId, Desired], only: frozenset[ResourceId]) -> dict[ResourceId, Desired]:
+def chosen(desired: Mapping[ResourceId, Desired], only: frozenset[ResourceId]) -> dict[ResourceId, Desired]:
     """All of it, or ``only`` with everything that it needs."""
     if not only:
         return dict(sorted(desired.items()))
-    chosen: dict[ResourceId, Desired] = {}
+    found: dict[ResourceId, Desired] = {}
     waiting = [id for id in only if id in desired]
     while waiting:
         id = waiting.pop()
-        if id not in chosen:
-            chosen[id] = desired[id]
+        if id not in found:
+            found[id] = desired[id]
             waiting.extend(need for need in desired[id].needs if need in desired)
-    return dict(sorted(chosen.items()))
+    return dict(sorted(found.items()))
 
 
 def _decide(asked: Asked, want: Desired) -> Step:

@@ -13,13 +13,16 @@ from reconciler.model import Desired, Effect, Observed, ResourceId, Step, Verb, 
 class PlanOptions:
     """prune: delete what we own and nobody declares any more; adopt: take over what is not ours;
     only: look at these (and what they need) alone; confirm_delete: the deletion guard was answered;
-    allow: the worst effect that may happen now, whatever ``updatePolicy`` says (RESTART or REPLACE)."""
+    allow: the worst effect that may happen now, whatever ``updatePolicy`` says (RESTART or REPLACE);
+    unattended: the worst that may happen to what has no ``updatePolicy``, because nobody is there to be asked;
+    None: somebody is."""
 
     prune: bool = False
     adopt: bool = False
     only: frozenset[ResourceId] = frozenset()
     confirm_delete: bool = False
     allow: Effect | None = None
+    unattended: Effect | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from reconciler.effects import Table, effect_of, plugs, worst
 from reconciler.model import Change, Desired, Effect, Observed, Power, Step, Verb
 from reconciler.planning.asked import Asked, hold
 from reconciler.planning.comparing import same_record
-from reconciler.planning.waiting import Changes, given, split, told
+from reconciler.planning.waiting import Changes, given, split, told, who_says
 
 LATER_FIELDS: Mapping[str, Mapping[str, object]] = {"VirtualMachine": {"restart": "never"}}
 """Fields that this version records without acting upon them, each with the value that asks for nothing."""
@@ -25,10 +25,10 @@ def verdict(asked: Asked, want: Desired, seen: Observed, changes: Changes, notes
     if effect in (Effect.IMPOSSIBLE, Effect.UNKNOWN):
         culprit = next(change for change in judged if change.effect is effect)
         return _held(want, f"{culprit.field}: {culprit.note}", effect, judged)
-    now, waiting = split(want, judged, seen.power, asked.options.allow)
+    now, waiting = split(want, judged, seen.power, asked.options.allow, asked.options.unattended)
     effect = worst(now)
     if any(change.path == ("metadata", "name") for change in waiting):
-        why = f"renaming it restarts it, which updatePolicy: {want.spec['updatePolicy']} does not let happen"
+        why = f"renaming it restarts it, which {who_says(want)} does not let happen"
         return _held(want, f"{why}; --allow restart does, for once", worst(waiting), judged)
     if effect is Effect.REPLACE and _says(want, seen, "protect", True):
         return _held(want, "it would have to be replaced, and is protected", effect, judged)

@@ -25,9 +25,11 @@ def limit(want: Desired) -> Effect | None:
     return _LIMITS.get(str(want.spec.get("updatePolicy")))
 
 
-def split(want: Desired, judged: Changes, power: Power | None, allow: Effect | None) -> tuple[Changes, Changes]:
+def split(
+    want: Desired, judged: Changes, power: Power | None, allow: Effect | None, unattended: Effect | None = None
+) -> tuple[Changes, Changes]:
     """What is done now, and what waits. A thing (one disk, one share) changes as a whole or not at all."""
-    stated = limit(want)
+    stated = limit(want) or unattended
     if stated is None:
         return judged, ()
     limits = [stated, *([allow] if allow else []), *([Effect.RESTART] if _is_down(want, judged, power) else [])]
@@ -36,7 +38,7 @@ def split(want: Desired, judged: Changes, power: Power | None, allow: Effect | N
     things = {_thing(one.path) for one in judged if one.effect.severity > most and one.effect is not Effect.STOP}
     waiting = [one for one in judged if _thing(one.path) in things]
     now = tuple(one for one in judged if _thing(one.path) not in things)
-    return now, tuple(_waiting(one, worst(_of_thing(one, waiting)), want.spec["updatePolicy"]) for one in waiting)
+    return now, tuple(_waiting(one, worst(_of_thing(one, waiting)), who_says(want)) for one in waiting)
 
 
 def given(want: Desired, waiting: Iterable[Change]) -> Desired:
@@ -75,8 +77,14 @@ def _of_thing(change: Change, waiting: Iterable[Change]) -> list[Change]:
     return [one for one in waiting if _thing(one.path) == _thing(change.path)]
 
 
-def _waiting(change: Change, effect: Effect, policy: str) -> Change:
-    words = f"{_WORDS[effect]} (updatePolicy: {policy})"
+def who_says(want: Desired) -> str:
+    """What it is that makes it wait."""
+    stated = want.spec.get("updatePolicy")
+    return f"updatePolicy: {stated}" if stated else "unattended watching"
+
+
+def _waiting(change: Change, effect: Effect, why: str) -> Change:
+    words = f"{_WORDS[effect]} ({why})"
     return replace(change, effect=effect, note=f"{words}; {change.note}" if change.note else words)
 
 

@@ -1,0 +1,108 @@
+"""WATCH: where what is wanted comes from. The last good set stays until a newer one is right as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from reconciler.model import Desired, ResourceId
+from reconciler.preparation import Wanted, prepare_watched
+from reconciler.problems import ManifestError, Problem
+from reconciler.watch.files import Files
+
+_TRIES = 3
+
+
+class Source(Protocol):
+    """Something that a wanted set comes from, again and again. Used by one thread; ``wake`` may come from any."""
+
+    wanted: Wanted | None
+    """The last good set; None until there was one."""
+    problems: tuple[Problem, ...]
+    """Why the newest is not used; empty when it is."""
+
+    def due(self) -> float:
+        """When ``refresh`` is to be called again at the latest, on the monotonic clock."""
+
+    def refresh(self, force: bool = False) -> bool:
+        """Look for a newer set; whether ``wanted`` or ``problems`` are others by now. force: read in any case."""
+
+    def status(self) -> Mapping[str, Any]:
+        """What a person wants to know about it, as JSON: at least ``source``."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class FolderSource:
+    """Files and folders on this machine."""
+
+    def __init__(self, paths: Sequence[str], wake: Callable[[], None]) -> None:
+        self.wanted: Wanted | None = None
+        self.problems: tuple[Problem, ...] = ()
+        self._paths = tuple(paths)
+        self._files = Files(wake)
+        self._files.watch(self._paths)
+
+    def due(self) -> float:
+        return self._files.due()
+
+    def refresh(self, force: bool = False) -> bool:
+        if not self._files.changed() and not force:
+            return False
+        before = self.wanted, self.problems
+        self._read()
+        return (self.wanted, self.problems) != before
+
+    def status(self) -> Mapping[str, Any]:
+        told = {"source": ", ".join(self._paths)}
+        return told | ({"degraded": self._files.degraded} if self._files.degraded else {})
+
+    def close(self) -> None:
+        self._files.close()
+
+    def _read(self) -> None:
+        """Never from files that change meanwhile: what is read is of one moment, or is read again later."""
+        known = self.wanted.files if self.wanted else frozenset[str]()
+        self._files.watch({*self._paths, *known})
+        try:
+            found = prepare_watched(self._paths)
+        except ManifestError as error:
+            if not self._files.moved_on():
+                self.problems = error.problems
+            return
+        if self._files.moved_on():
+            return
+        if self.wanted is not None and found.environment != self.wanted.environment:
+            self.problems = (_other_environment(self.wanted.environment, found.environment),)
+            return
+        self.problems = ()
+        if self.wanted is None or not same(self.wanted, found):
+            self.wanted = found
+        if found.files - known:
+            self._files.watch({*self._paths, *found.files})
+
+
+def same(one: Wanted, other: Wanted) -> bool:
+    """Whether both want the very same, wherever it stands in the files."""
+    settings = [replace(wanted, desired={}, files=frozenset()) for wanted in (one, other)]
+    return settings[0] == settings[1] and not changed(one.desired, other.desired)
+
+
+def changed(before: Mapping[ResourceId, Desired], after: Mapping[ResourceId, Desired]) -> set[ResourceId]:
+    """Which resources are wanted otherwise than before, or not any more."""
+    gone = {id for id in before if id not in after}
+    return gone | {id for id, want in after.items() if id not in before or not _alike(before[id], want)}
+
+
+def _alike(one: Desired, other: Desired) -> bool:
+    return one is other or replace(one, mark=None) == replace(other, mark=None)
+
+
+def _other_environment(old: str, new: str) -> Problem:
+    return Problem(
+        f'the environment is called "{new}" by now',
+        subject=f"Environment/{old}",
+        hint="what the old one made would be left alone: rename it back, or start watching anew",
+    )
