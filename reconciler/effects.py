@@ -26,6 +26,7 @@ OURS: Mapping[str, Rule] = {
         "ignore.**",
         "imagePolicy",
         "updatePolicy",
+        "driftPolicy",
         "ready.**",
         "restart",
         "owner",

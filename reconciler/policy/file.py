@@ -23,7 +23,8 @@ class Policy:
     keys: LXD configuration keys · unix, pci: device nodes and addresses · usb: vendor:product, or "any" among them ·
     interfaces: of the host · servers: of images, None for any · listen: addresses beyond loopback ·
     commands: whether a recipe may run commands on this host while it makes an image.
-    Names, keys, device nodes and interfaces may hold ``*``.
+    secret_commands, secret_files, secret_variables: where secrets may come from (the latter two: for what is from Git).
+    Names, keys, device nodes, interfaces and where secrets come from may hold ``*``.
     """
 
     file: str
@@ -39,6 +40,9 @@ class Policy:
     servers: Names | None = None
     listen: Names = ()
     commands: bool = False
+    secret_commands: Names = ()
+    secret_files: Names = ()
+    secret_variables: Names = ()
 
 
 def path() -> str:
@@ -106,5 +110,8 @@ def _policy(place: str, data: Mapping[str, Any]) -> Policy:
         unpinned=data.get("images", {}).get("unpinned", False),
         servers=None if servers is None else tuple(servers),
         listen=tuple(data.get("listen", ())),
+        secret_commands=names("secrets", "commands"),
+        secret_files=names("secrets", "files"),
+        secret_variables=names("secrets", "environment"),
         commands=data.get("images", {}).get("commands", False),
     )
