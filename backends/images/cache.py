@@ -4,7 +4,7 @@
     images/making/<key>/    somebody is building it, or was killed while doing so: never used, cleared by the next one
     images/locks/<key>      flock held by its builder; gone again when nobody builds
 
-Folders are 0700, files 0600.
+Folders are 0700, files 0600. What is taken from here is what was put here, bit by bit: see checksums.py.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reconciler.backends.images import checksums
 from reconciler.paths import private_dir, write_private
 from reconciler.ports import Tell
 from reconciler.problems import Problem, Refused
@@ -33,11 +34,12 @@ Build = Callable[[Path], Facts]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One complete image. facts: what its builder said of it, plain JSON."""
+    """One complete image. facts: what its builder said of it, plain JSON; digests: of its files, by their names."""
 
     key: str
     folder: Path
     facts: Facts
+    digests: Mapping[str, str]
 
 
 class Cache:
@@ -47,25 +49,30 @@ class Cache:
         self.folder = state / "images"
 
     def find(self, key: str) -> Entry | None:
-        """The entry, or None when it is not there or not whole."""
+        """The entry, or None when it is not there or not whole; by the lengths of its files, which costs nothing."""
         folder = self._place("entries", key)
         try:
             written = json.loads((folder / FACTS).read_bytes())
-            whole = all((folder / name).stat().st_size == length for name, length in written["files"].items())
-            return Entry(key, folder, written["facts"]) if whole else None
+            files = written["files"]
+            whole = all((folder / name).stat().st_size == one["size"] for name, one in files.items())
+            digests = {name: str(one["digest"]) for name, one in files.items()}
+            return Entry(key, folder, written["facts"], digests) if whole else None
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
 
     def obtain(self, key: str, build: Build, tell: Tell) -> Entry:
-        """The entry, built if need be. Of several callers one builds and the others wait for it.
+        """The entry, built if need be, and seen to be what was built. Of several callers one builds, the others wait.
 
-        Whatever ``build`` raises is passed on, and nothing of its work is kept; want of space and the like is Refused.
+        Whatever ``build`` raises is passed on, and nothing of its work is kept; want of space and the like is Refused,
+        and so is an entry whose files were changed since: who changed them has to be asked, before it is used.
         """
-        if entry := self.find(key):
-            return entry
         try:
+            if entry := self.find(key):
+                return _unchanged(entry)
             with self._locked(key, tell):
-                return self.find(key) or self._make(key, build)
+                if entry := self.find(key):
+                    return _unchanged(entry)
+                return self._make(key, build)
         except OSError as error:
             raise Refused(_trouble(self.folder, error)) from error
 
@@ -174,12 +181,25 @@ def _lstat(path: Path) -> os.stat_result | None:
         return None
 
 
+def _unchanged(entry: Entry) -> Entry:
+    changed = [name for name, digest in entry.digests.items() if checksums.of(entry.folder / name) != digest]
+    if not changed:
+        return entry
+    raise Refused(
+        Problem(
+            f"the image in the cache is not what was put there: {', '.join(changed)} changed since",
+            detail=str(entry.folder),
+            hint="somebody wrote to it, or its disk fails; once that folder is removed, the next apply makes it anew",
+        )
+    )
+
+
 def _seal(folder: Path, facts: Facts) -> None:
     """Everything private and on disk before its name says that it is complete."""
     files = {}
     for path in sorted(folder.iterdir()):
         path.chmod(0o600)
-        files[path.name] = path.stat().st_size
+        files[path.name] = {"size": path.stat().st_size, "digest": checksums.of(path)}
         _sync(path)
     write_private(folder / FACTS, json.dumps({"facts": facts, "files": files}, sort_keys=True).encode())
     _sync(folder)

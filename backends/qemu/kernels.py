@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from reconciler.backends.images import checksums
 from reconciler.backends.qemu.folders import locked
 from reconciler.paths import private_dir
 
@@ -24,7 +25,7 @@ def share(state: Path, key: str, parts: Iterable[tuple[Path, Path]]) -> None:
     with locked(store, "the kernels of our VMs", _PATIENCE):
         for source, target in parts:
             kept = store / f"{key}.{source.name}"
-            if not kept.exists():
+            if not kept.exists() or checksums.of(kept) != checksums.of(source):
                 copy(source, kept)
             private_dir(target.parent)
             target.unlink(missing_ok=True)

@@ -23,9 +23,13 @@ TIMEOUT = 120.0
 _PAUSE = 0.1
 _AGENT = 1.0
 _PANIC = re.compile(
-    r"Kernel panic - not syncing(: dm-verity device corrupted)?|the root disk cannot be verified"
+    r"Kernel panic - not syncing(: dm-verity device corrupted)?|reconciler-guest: [^\r\n]*: not booting"
     r"|No bootable device|No bootable option or device was found|VFS: Unable to mount root fs"
 )
+_DAMAGED = re.compile(
+    r"dm-verity device corrupted|the root disk cannot be verified|the root disk holds no file system of ours"
+)
+"""What a guest says of a root disk that is not the one whose hash stands on its kernel's command line."""
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 _LISTEN = "0A"
 _LOOPBACK6 = "00000000000000000000000001000000"
@@ -101,14 +105,24 @@ def is_lost(guest: Guest) -> bool:
 
 
 def _check_alive(guest: Guest) -> None:
-    if guest.process is None or process.wait_gone(guest.process, 0):
-        raise _failed(guest, "it ended while it was starting")
+    gone = guest.process is None or process.wait_gone(guest.process, 0)
     text = process.serial_tail(guest.folder, guest.record.log_start, _LOOK_BACK)
     if found := _PANIC.search(text):
-        raise _failed(guest, f"it does not boot: {found.group()}")
+        raise _does_not_boot(guest, found.group().removeprefix("reconciler-guest: "))
+    if gone:
+        raise _failed(guest, "it ended while it was starting")
 
 
-def _failed(guest: Guest, summary: str) -> GuestFailed:
+def _does_not_boot(guest: Guest, said: str) -> GuestFailed:
+    if not _DAMAGED.search(said):
+        return _failed(guest, f"it does not boot: {said}")
+    hint = (
+        "somebody wrote to it, or the disk of this host fails; `reconciler reset` makes the guest anew from its image"
+    )
+    return _failed(guest, f"it does not boot: its read-only root was changed since it was made ({said})", hint)
+
+
+def _failed(guest: Guest, summary: str, hint: str | None = None) -> GuestFailed:
     words = process.serial_tail(guest.folder, guest.record.log_start) + process.last_words(guest.folder)
     lines = [line.rstrip() for line in _harmless(words).splitlines() if line.strip()]
     return GuestFailed(
@@ -116,7 +130,7 @@ def _failed(guest: Guest, summary: str) -> GuestFailed:
             summary,
             subject=guest.subject,
             detail="\n".join(lines[-20:]) or "(it said nothing on its serial console)",
-            hint=f"`reconciler logs {guest.subject}` shows all that it said",
+            hint=hint or f"`reconciler logs {guest.subject}` shows all that it said",
         )
     )
 

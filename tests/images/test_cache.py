@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.backends.images import container_image, drop, key_of, machine_image, prune, size
+from reconciler.backends.images import checksums, container_image, drop, key_of, machine_image, prune, size
 from reconciler.backends.images.cache import Cache, Facts, _lock
 from reconciler.problems import Problem, Refused
 
@@ -168,6 +169,40 @@ def test_an_entry_that_lost_a_file_is_made_again(state: Path) -> None:
     (made.folder / "image").unlink()
     assert cache.find(KEY) is None
     assert (cache.obtain(KEY, small, quiet).folder / "image").read_bytes() == b"content"
+
+
+def test_an_entry_that_was_changed_is_refused(state: Path) -> None:
+    cache = Cache(state)
+    path = cache.obtain(KEY, small, quiet).folder / "image"
+    path.write_bytes(b"CONTENT")  # as long as it was
+    os.utime(path, (1, 1))
+    with pytest.raises(Refused) as caught:
+        cache.obtain(KEY, small, quiet)
+    problem = caught.value.problem
+    assert problem.summary == "the image in the cache is not what was put there: image changed since"
+    assert problem.detail == str(path.parent)
+    assert problem.hint is not None
+    shutil.rmtree(path.parent)
+    assert (cache.obtain(KEY, small, quiet).folder / "image").read_bytes() == b"content"
+
+
+def test_checksums_count_what_is_there_and_not_how_it_is_kept(state: Path) -> None:
+    """A hole and the zeros that it stands for are the same; the same bytes elsewhere, or more zeros, are not."""
+    said = []
+    for number, chunks, places in ((0, 9, (4,)), (1, 9, (4,)), (2, 9, (5,)), (3, 10, (4,)), (4, 9, ())):
+        path = state / str(number)
+        with path.open("wb") as file:
+            if number == 1:
+                file.write(bytes(chunks * checksums.CHUNK))
+            file.truncate(chunks * checksums.CHUNK)
+            for place in places:
+                file.seek(place * checksums.CHUNK + 7)
+                file.write(b"x")
+        said.append(checksums.of(path))
+    assert said[0] == said[1]
+    assert len(set(said)) == 4
+    (state / "empty").touch()
+    assert checksums.of(state / "empty") not in said
 
 
 @pytest.mark.parametrize("facts", [b"", b"{", b"[]", b"{}", b'{"files": 3}', b'{"files": {}}', b"\xff"])

@@ -30,7 +30,7 @@ from reconciler.problems import Problem, Refused
 
 BLOCK = 4096
 _PRESEED = "etc/reconciler/lxd.yaml"
-_VERITY = {"usr/sbin/dmsetup": "dmsetup"}
+VERITY = {"usr/sbin/dmsetup": "dmsetup"}
 _EXCLUDED = ("boot", "var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man")
 _ROOT_HASH = re.compile(r"^Root hash:\s+([0-9a-f]{64})$", re.MULTILINE)
 
@@ -45,12 +45,12 @@ def build(source: Spec, work: Path, tell: Tell) -> Facts:
         rootfs.bootstrap(root, recipe, LXD_HOST, _own_files() | extra, tell)
         parts = packaged_kernel(packages, work, tell)
         _all_modules(packages, root)
-        parts |= program_files(packages, tell, _VERITY)
+        parts |= program_files(packages, tell, VERITY)
     _write_initrd(work, parts, tell)
     tell("packing the read-only root")
-    blocks = _pack(root, work / "root.img")
+    blocks = pack(root, work / "root.img")
     shutil.rmtree(root)
-    hash = _verity(work / "root.img", blocks)
+    hash = verity(work / "root.img", blocks)
     size = (work / "root.img").stat().st_size
     return {
         "kernel": "kernel",
@@ -106,7 +106,7 @@ def _write_initrd(work: Path, parts: Tree, tell: Tell) -> None:
         write_cpio(target, tree)
 
 
-def _pack(root: Path, target: Path) -> int:
+def pack(root: Path, target: Path) -> int:
     """The squashfs, filled up to a whole block; how many blocks it has."""
     command = ["mksquashfs", os.fspath(root), os.fspath(target), "-comp", "zstd", "-Xcompression-level", "3"]
     command += ["-noappend", "-quiet", "-no-progress", "-mkfs-time", str(EPOCH), "-wildcards"]
@@ -116,7 +116,7 @@ def _pack(root: Path, target: Path) -> int:
     return blocks
 
 
-def _verity(image: Path, blocks: int) -> str:
+def verity(image: Path, blocks: int) -> str:
     """Append the hash tree; the root hash."""
     command = ["veritysetup", "format", "--no-superblock", "--salt=-", f"--data-blocks={blocks}"]
     command += [f"--hash-offset={blocks * BLOCK}", os.fspath(image), os.fspath(image)]
