@@ -173,6 +173,24 @@ def test_an_observation_that_is_only_about_containers_reads_nothing_else(lab: La
     assert lab.client.requests - before == 2
 
 
+def test_what_is_written_over_a_unix_socket_imports_no_pylxd(lxd: PrivateLxd) -> None:
+    program = f"""
+import sys
+from pathlib import Path
+from reconciler.backends.lxd.address import Address
+from reconciler.backends.lxd.client import Client
+from reconciler.backends.lxd.deadline import Deadline
+client = Client(Address(socket=Path({str(lxd.socket)!r})))
+client.patch(("profiles", "default"), {{"description": "written"}}, Deadline.after(30))
+print(sorted(name for name in sys.modules if name.split(".")[0] in ("pylxd", "requests", "urllib3", "ws4py")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    client = lxd.client()
+    assert client.get("profiles", "default").metadata["description"] == "written"
+    client.close()
+
+
 def test_a_plan_that_finds_nothing_imports_no_pylxd(lxd: PrivateLxd) -> None:
     program = f"""
 import sys

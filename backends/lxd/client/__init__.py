@@ -1,15 +1,16 @@
 """The dumb half of the backend: one typed client of one LXD, with deadlines, ETags and operations waited for.
 
-Nothing here knows what a Container is; nothing elsewhere knows HTTP. Reads on a unix socket take the short
-way (``reading``); pylxd (``writing``) is imported only when something is written or the host is https.
+Nothing here knows what a Container is; nothing elsewhere knows HTTP. A unix socket is talked to the short way
+(``local``); pylxd (``remote``) is imported only when the host is https.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -23,12 +24,12 @@ from reconciler.backends.lxd.client.answers import (
     is_missing_project,
     understand,
 )
-from reconciler.backends.lxd.client.reading import UnixReader
+from reconciler.backends.lxd.client.local import LocalTalk
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.problems import Interrupted, Problem, Refused
 
 if TYPE_CHECKING:
-    from reconciler.backends.lxd.client.writing import Writer
+    from reconciler.backends.lxd.client.remote import RemoteTalk
 
 __all__ = ["ONE_REQUEST", "Client", "Conflicting", "Missing", "Raced", "Reply", "is_missing_project"]
 
@@ -60,8 +61,8 @@ class Client:
         self.shifts: bool | None = None
         """Whether owners can be mapped in shared folders here; None until somebody asked, or tried."""
         self._lock = threading.Lock()
-        self._reader = UnixReader(address.socket) if address.socket else None
-        self._writer: Writer | None = None
+        self._local = LocalTalk(address.socket) if address.socket else None
+        self._remote: RemoteTalk | None = None
 
     def get(self, *path: str, within: Deadline | None = None, **query: str) -> Reply:
         """The ``metadata`` of ``GET /1.0/<path>``. Raises Missing (404), Refused or Unreachable."""
@@ -84,6 +85,30 @@ class Client:
         if not answer.ok:
             understand(answer, _words("GET", path), writing=False)
         return answer.body
+
+    def head(self, *path: str, within: Deadline | None = None, **query: str) -> Mapping[str, str]:
+        """The headers of something, by their names in lower case. Raises Missing (404), Refused or Unreachable."""
+        return self._streamed("HEAD", path, query, within).headers
+
+    def stream(self, *path: str, sink: Callable[[bytes], None], within: Deadline | None = None, **query: str) -> None:
+        """Like ``raw``, piece by piece: for what need not fit into memory. within: how long each piece may take."""
+        self._streamed("GET", path, query, within, sink)
+
+    def _streamed(
+        self,
+        method: str,
+        path: Path,
+        query: Mapping[str, str],
+        within: Deadline | None,
+        sink: Callable[[bytes], None] | None = None,
+    ) -> Answer:
+        from reconciler.backends.lxd.client.streaming import ask
+
+        self.requests += 1
+        answer = ask(self.address, method, _target(path, self._scope(path) | query), _seconds(within, query), sink)
+        if not answer.ok:
+            understand(answer, _words(method, path), writing=False)
+        return answer
 
     def put(self, path: Path, body: Any, within: Deadline, /, etag: str = "", **query: str) -> Any:
         """Replace; with an etag only if nobody else did since (else Interrupted). Waits for the operation."""
@@ -124,10 +149,10 @@ class Client:
         return self._judge(dict(done.metadata), within)
 
     def close(self) -> None:
-        if self._reader:
-            self._reader.close()
-        if self._writer:
-            self._writer.close()
+        if self._local:
+            self._local.close()
+        if self._remote:
+            self._remote.close()
 
     def websocket(self, path: Path, within: Deadline, /, **query: str) -> Any:
         """An open websocket (see ``websockets``)."""
@@ -139,8 +164,8 @@ class Client:
         timeout = _seconds(within, query)
         self.requests += 1
         asked = self._scope(path) | dict(query)
-        if self._reader:
-            return self._reader.get(_target(path, asked), timeout)
+        if self._local:
+            return self._local.send("GET", _target(path, asked), timeout)
         return self._pylxd().send("GET", path, query=asked, timeout=timeout)
 
     def _write(
@@ -177,15 +202,14 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> dict[str, Any]:
         self.requests += 1
-        answer = self._pylxd().send(
-            method,
-            path,
-            query=self._scope(path) | dict(query),
-            timeout=max(1.0, within.left),
-            json=body,
-            data=data,
-            headers=headers,
-        )
+        asked, timeout = self._scope(path) | dict(query), max(1.0, within.left)
+        if self._local:
+            content = data if body is None else json.dumps(body).encode()
+            kind = {} if body is None else {"Content-Type": "application/json"}
+            answer = self._local.send(method, _target(path, asked), timeout, content, kind | dict(headers or {}))
+        else:
+            call = {"query": asked, "timeout": timeout, "json": body, "data": data, "headers": headers}
+            answer = self._pylxd().send(method, path, **call)
         return understand(answer, _words(method, path), writing=True)
 
     def _judge(self, operation: dict[str, Any], within: Deadline) -> dict[str, Any]:
@@ -214,13 +238,13 @@ class Client:
             return {"project": self.address.project}
         return {}
 
-    def _pylxd(self) -> Writer:
+    def _pylxd(self) -> RemoteTalk:
         with self._lock:
-            if self._writer is None:
-                from reconciler.backends.lxd.client.writing import Writer
+            if self._remote is None:
+                from reconciler.backends.lxd.client.remote import RemoteTalk
 
-                self._writer = Writer(self.address)
-            return self._writer
+                self._remote = RemoteTalk(self.address)
+            return self._remote
 
 
 def _seconds(within: Deadline | None, query: Mapping[str, str]) -> float:

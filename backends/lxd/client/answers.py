@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from reconciler.problems import Interrupted, Problem, Refused, Unreachable
@@ -28,11 +29,12 @@ class Raced(Interrupted):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer. etag is without its quotes; empty when there was none."""
+    """One HTTP answer. etag is without its quotes; empty when there was none. headers: by their names in lower case."""
 
     status: int
     etag: str
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def ok(self) -> bool:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from reconciler.backends.lxd.address import Address
-from reconciler.backends.lxd.client.reading import hint_for, reason
+from reconciler.backends.lxd.client.local import hint_for, reason
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.problems import Problem, Refused, Unreachable
 
@@ -132,9 +132,9 @@ class WebSocket:
 def open_websocket(address: Address, target: str, within: Deadline) -> WebSocket:
     """Connect and shake hands. Raises Unreachable, or Refused when LXD says no."""
     try:
-        connection = _connect(address, max(1.0, within.left))
+        connection = connect(address, max(1.0, within.left))
     except OSError as error:
-        raise Unreachable(Problem(f"no answer from LXD at {address}: {reason(error)}", hint=hint_for(error))) from error
+        raise silence(address, error) from error
     try:
         return _shake_hands(connection, target)
     except OSError as error:
@@ -145,7 +145,13 @@ def open_websocket(address: Address, target: str, within: Deadline) -> WebSocket
         raise
 
 
-def _connect(address: Address, timeout: float) -> socket.socket:
+def silence(address: Address, error: Exception) -> Unreachable:
+    """What to say when nothing came back."""
+    return Unreachable(Problem(f"no answer from LXD at {address}: {reason(error)}", hint=hint_for(error)))
+
+
+def connect(address: Address, timeout: float) -> socket.socket:
+    """A connection to that LXD: its unix socket, or TLS with the pinned certificate. Raises OSError."""
     if address.socket:
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         plain.settimeout(timeout)

@@ -1,96 +1,39 @@
-"""Writes, and every talk with an LXD over https: pylxd's connection, trust and API nodes, never its model objects.
+"""Talk over https: pylxd's connection, trust and API nodes, never its model objects.
 
-Two of its habits are taken away from it: a new unix connection for every URL, and letting
-REQUESTS_CA_BUNDLE of the environment override the pinned certificate.
+One of its habits is taken away from it: letting REQUESTS_CA_BUNDLE of the environment override the pinned certificate.
 """
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pylxd.client
 import pylxd.exceptions
 import requests
-import requests.adapters
 import urllib3
-import urllib3.connection
 
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client.answers import Answer
-from reconciler.backends.lxd.client.reading import hint_for, reason
+from reconciler.backends.lxd.client.local import hint_for, reason
 from reconciler.problems import Interrupted, Problem, Refused, Unreachable
-
-CONNECTIONS = 32
-SCHEME = "http+unix://"
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    def __init__(self, path: Path, timeout: Any) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = str(path)
-
-    def connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            connection.settimeout(self.timeout)
-            connection.connect(self._path)
-        except OSError as error:
-            connection.close()
-            raise urllib3.exceptions.NewConnectionError(self, reason(error)) from error
-        self.sock = connection
-
-
-class _Pool(urllib3.HTTPConnectionPool):
-    """One pool for the whole socket, whatever the URL."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", maxsize=CONNECTIONS)
-        self._path = path
-
-    def _new_conn(self) -> _Connection:
-        return _Connection(self._path, self.timeout.connect_timeout)
-
-
-class UnixAdapter(requests.adapters.HTTPAdapter):
-    """Lets requests talk to one unix socket, keeping its connections alive."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self._pool = _Pool(path)
-
-    def get_connection_with_tls_context(self, *_: Any, **__: Any) -> urllib3.HTTPConnectionPool:
-        return self._pool
-
-    def request_url(self, request: requests.PreparedRequest, _proxies: Any) -> str:
-        return request.path_url
-
-    def close(self) -> None:
-        self._pool.close()
 
 
 def open_session(address: Address) -> tuple[str, requests.Session]:
     """The endpoint as pylxd wants it, and a session for it that nothing in the environment can change."""
-    if address.socket:
-        endpoint = SCHEME + quote(str(address.socket), safe="")
-        session = requests.Session()
-        session.mount(SCHEME, UnixAdapter(address.socket))
-    else:
-        endpoint = str(address.url)
-        session = pylxd.client.get_session_for_url(
-            endpoint,
-            verify=str(address.server_certificate),  # pylxd pins by the fingerprint of exactly this certificate
-            cert=(str(address.client_certificate), str(address.client_key)),
-        )
+    endpoint = str(address.url)
+    session = pylxd.client.get_session_for_url(
+        endpoint,
+        verify=str(address.server_certificate),  # pylxd pins by the fingerprint of exactly this certificate
+        cert=(str(address.client_certificate), str(address.client_key)),
+    )
     session.trust_env = False
     return endpoint, session
 
 
-class Writer:
+class RemoteTalk:
     """Sends requests through pylxd's API nodes; safe for several threads."""
 
     def __init__(self, address: Address) -> None:
@@ -162,8 +105,6 @@ class Writer:
 
     def _check_files(self) -> None:
         """An https address needs all three files; saying which is missing beats a TLS error."""
-        if self._address.socket:
-            return
         needed = {
             "serverCertificate": self._address.server_certificate,
             "clientCertificate": self._address.client_certificate,
