@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Step
@@ -65,6 +65,27 @@ class Backend(Protocol):
 
     def close(self) -> None:
         """Let go of connections; the guests stay."""
+
+
+Wake = Callable[[Collection[ResourceId] | None], None]
+"""Says what may have changed: these, or (None) anything, because nobody listened for a while. A name of ``*`` stands
+for every one of that kind."""
+
+
+class Stop(Protocol):
+    """Whether it is time to end; ``fileno`` can be waited for, and is readable from then on."""
+
+    def is_set(self) -> bool: ...
+    def wait(self, seconds: float) -> bool: ...
+    def fileno(self) -> int: ...
+
+
+@runtime_checkable
+class Watchable(Protocol):
+    """A backend that tells when something of it may have changed. What it tells is only ever a hint to look."""
+
+    def watch(self, wake: Wake, stop: Stop) -> None:
+        """Tell, until ``stop``; comes back after lost connections by itself. Raises nothing that we name."""
 
 
 class Guests(Protocol):

@@ -60,6 +60,12 @@ class WorkQueue(Generic[K]):
                 taken.append(key)
         return taken
 
+    def claim(self, keys: Iterable[K]) -> None:
+        """They are at work from now on, although nobody asked for them: something else takes them along."""
+        for key in keys:
+            self._due.pop(key, None)
+            self._working.add(key)
+
     def done(self, key: K, now: float, ok: bool = True, pause: float | None = None) -> None:
         """It is no longer at work. Not ok: it comes again after a pause of its own (or after this one, in seconds)."""
         self._working.discard(key)

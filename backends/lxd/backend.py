@@ -16,7 +16,7 @@ from reconciler.backends.lxd.effects import TABLE
 from reconciler.backends.lxd.observe import Place, observe
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
-from reconciler.ports import Settings, Tell
+from reconciler.ports import Settings, Stop, Tell, Wake
 from reconciler.problems import BackendError
 
 ANSWER = 10.0
@@ -89,6 +89,12 @@ class LxdBackend:
         if observed.id.kind != "Container":
             return ()
         return conditions(self._console(observed.id), observed.spec.get("ready") or {})
+
+    def watch(self, wake: Wake, stop: Stop) -> None:
+        """Tell what LXD tells, and after every gap that anything may have changed."""
+        from reconciler.backends.lxd.watching import watch
+
+        watch(lambda: self.client, self._host, wake, stop)
 
     def power(self, id: ResourceId, action: str, force: bool, timeout: float, tell: Tell) -> None:
         """start | stop | restart a container. An ephemeral one, which goes with its stop, is stopped only by force."""

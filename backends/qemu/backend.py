@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.grace import GRACE, Grace
 from reconciler.effects import Table
 from reconciler.model import QEMU, Condition, Desired, Observed, ResourceId, Snapshot, Step
-from reconciler.ports import Settings, Tell
+from reconciler.ports import Settings, Stop, Tell, Wake
 from reconciler.problems import Locked, Problem, Refused
 
 
@@ -25,6 +26,7 @@ class QemuBackend:
         self.settings = settings
         self.grace = grace
         self.name = QEMU
+        self._nudge = -1
 
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
         """Every VM, disk and image of ours (or ``only`` these), as they are."""
@@ -41,8 +43,19 @@ class QemuBackend:
         """Carry out one step; coming again after a crash finishes it."""
         from reconciler.backends.qemu.errands import carry_out, machines
 
-        with _files_named(step.id):
-            carry_out(machines(self.settings, self.grace), step, desired, tell)
+        try:
+            with _files_named(step.id):
+                carry_out(machines(self.settings, self.grace), step, desired, tell)
+        finally:
+            if self._nudge >= 0:
+                os.eventfd_write(self._nudge, 1)
+
+    def watch(self, wake: Wake, stop: Stop) -> None:
+        """Tell when a QEMU has ended, and when the record of a VM is another one."""
+        from reconciler.backends.qemu.watching import Watcher
+
+        self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        Watcher(self.settings, wake, self._nudge).run(stop)
 
     def probe(self, observed: Observed) -> tuple[Condition, ...]:
         """The readiness conditions of a VM right now."""
@@ -79,7 +92,10 @@ class QemuBackend:
         return shell(self.settings, id)
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Let go of what ``watch`` opened; there is nothing else."""
+        nudge, self._nudge = self._nudge, -1
+        if nudge >= 0:
+            os.close(nudge)
 
 
 @contextmanager

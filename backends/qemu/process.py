@@ -99,19 +99,27 @@ def watched(process: Process) -> Iterator[int]:
         yield handle
 
 
-@contextmanager
-def _opened(process: Process) -> Iterator[int | None]:
-    """A pidfd of it; None when it has ended, or when another process has its pid by now."""
+def opened(process: Process) -> int | None:
+    """A pidfd of it, which the caller closes: readable once it has ended. None when it has ended already."""
     try:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
-        yield None
-        return
+        return None
+    if _is_same(process):  # only now: what the pidfd stands for can no longer change
+        return handle
+    os.close(handle)
+    return None
+
+
+@contextmanager
+def _opened(process: Process) -> Iterator[int | None]:
+    """A pidfd of it; None when it has ended, or when another process has its pid by now."""
+    handle = opened(process)
     try:
-        # Only now: what the pidfd stands for can no longer change.
-        yield handle if _is_same(process) else None
+        yield handle
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def _is_same(process: Process) -> bool:

@@ -236,6 +236,17 @@ def _completion(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="print the completion script for this shell")
 
 
+def _watch(verb: argparse.ArgumentParser) -> None:
+    _completed(verb.add_argument("paths", nargs="*", metavar="PATH", help="a manifest, or a folder of them"))
+    words = "look at everything again that often, whatever is told (default: 10m)"
+    verb.add_argument("--resync", type=_duration, default=600.0, metavar="TIME", help=words)
+    verb.add_argument("--observe-only", action="store_true", help="look and report, and change nothing")
+    verb.add_argument("--parallel", type=_count, default=8, metavar="N", help="steps at a time (default: 8)")
+    _timeout(verb)
+    words = "how events are written to stderr (default: human)"
+    verb.add_argument("--log-format", choices=["human", "json", "journal"], default="human", help=words)
+
+
 def _nothing(_verb: argparse.ArgumentParser) -> None:
     pass
 
@@ -253,6 +264,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("stop", "guests", "stop a guest until the next apply says otherwise", _power),
     ("restart", "guests", "restart a guest", _power),
     ("logs", "guests", "show a guest's console log", _logs),
+    ("watch", "watch", "keep making it so: files that change, guests that end, what others change", _watch),
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _guest),
     ("devices", "devices", "list what this machine has that a guest could be given", _devices),

@@ -1,0 +1,80 @@
+"""``reconciler watch``: the pass, again and again, until SIGTERM; SIGHUP reads the manifests again."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from contextlib import AbstractContextManager
+from types import FrameType
+
+from reconciler.cli import DONE
+from reconciler.cli.session import opened, settings
+from reconciler.paths import private_dir, state_dir
+from reconciler.ports import Backend
+from reconciler.preparation import Wanted
+from reconciler.problems import Problem, UsageError
+from reconciler.watch.daemon import Daemon, Options
+from reconciler.watch.inbox import Inbox
+from reconciler.watch.journal import Journal
+from reconciler.watch.logs import sink
+from reconciler.watch.places import Opener
+from reconciler.watch.runs import Runs
+from reconciler.watch.source import FolderSource, Source
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until told to stop; 0 then, whatever the guests do meanwhile."""
+    inbox = Inbox()
+    source = _source(arguments, inbox)
+    state = private_dir(state_dir())
+    journal = Journal((sink(arguments.log_format, sys.stderr),))
+    options = Options(arguments.resync, arguments.parallel, arguments.observe_only)
+    daemon = Daemon(source, _opener(arguments.timeout), state, options, inbox, journal, Runs(state, _reported))
+    _obey_signals(daemon)
+    whole = daemon.run()
+    source.close()
+    daemon.runs.close()
+    if not whole:
+        sys.stderr.write("cut off what was at work; the next start finishes it\n")
+        sys.stderr.flush()
+        os._exit(DONE)
+    return DONE
+
+
+def _source(arguments: argparse.Namespace, inbox: Inbox) -> Source:
+    if not arguments.paths:
+        raise UsageError(Problem("what is to be watched?", hint="name a folder of manifests"))
+    if "-" in arguments.paths:
+        raise UsageError(Problem("standard input cannot be watched", hint="name a file or a folder"))
+    return FolderSource(arguments.paths, inbox.nudge)
+
+
+def _opener(timeout: float) -> Opener:
+    def open_for(wanted: Wanted) -> AbstractContextManager[dict[str, Backend]]:
+        return opened(wanted.desired.values(), settings(wanted.environment, timeout), wanted.prune)
+
+    return open_for
+
+
+def _reported(error: BaseException) -> None:
+    from reconciler.cli.report import report
+
+    sys.stderr.write(report(error, sys.argv[1:]))
+
+
+def _obey_signals(daemon: Daemon) -> None:
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        if daemon.stop.is_set():
+            os._exit(DONE)
+        daemon.stop.set()
+        daemon.inbox.nudge()
+
+    def read_again(_number: int, _frame: FrameType | None) -> None:
+        daemon.read_again()
+        daemon.inbox.nudge()
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGHUP, read_again)

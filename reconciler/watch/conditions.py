@@ -1,0 +1,102 @@
+"""WATCH: how each resource is, in conditions that a person can wait for: Ready, Synced, RestartPending, Held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from reconciler.model import GUESTS, Condition, Desired, Observed, Outcome, Power, ResourceId, Result, Step, Verb
+from reconciler.watch.unattended import Held
+
+TYPES = ("Ready", "Synced", "RestartPending", "Held")
+
+
+@dataclass(frozen=True, slots=True)
+class Since:
+    """A condition, and since when (seconds since the epoch) it has had this status."""
+
+    condition: Condition
+    since: float
+
+
+@dataclass(slots=True)
+class Board:
+    """The conditions of every resource that is wanted."""
+
+    _all: dict[ResourceId, dict[str, Since]] = field(default_factory=dict)
+
+    def of(self, id: ResourceId) -> list[Since]:
+        """In the order of TYPES; nothing for one that was never looked at."""
+        here = self._all.get(id, {})
+        return [here[type] for type in TYPES if type in here]
+
+    def status(self, id: ResourceId, type: str) -> bool | None:
+        """Whether it is so; None when that is not known."""
+        found = self._all.get(id, {}).get(type)
+        return found.condition.status if found else None
+
+    def put(self, id: ResourceId, conditions: Iterable[Condition], now: float) -> list[Condition]:
+        """Take these in; those whose status or reason is new come back."""
+        here = self._all.setdefault(id, {})
+        fresh: list[Condition] = []
+        for one in conditions:
+            old = here.get(one.type)
+            kept = old is not None and old.condition.status == one.status
+            here[one.type] = Since(one, old.since if old is not None and kept else now)
+            if old is None or (old.condition.status, old.condition.reason) != (one.status, one.reason):
+                fresh.append(one)
+        return fresh
+
+    def keep_only(self, ids: Iterable[ResourceId]) -> None:
+        """Nobody wants to know about others any more."""
+        left = set(ids)
+        self._all = {id: here for id, here in self._all.items() if id in left}
+
+    def count(self, type: str, status: bool) -> int:
+        """How many resources it is so for."""
+        return sum(1 for here in self._all.values() if type in here and here[type].condition.status is status)
+
+
+def of_step(
+    step: Step, want: Desired | None, seen: Observed | None, held: Mapping[ResourceId, Held]
+) -> list[Condition]:
+    """What a fresh look says. A step that is about to be carried out is not synced yet."""
+    waiting = ", ".join(sorted({change.field for change in step.waiting}))
+    pending = Condition("RestartPending", bool(waiting), "Waiting" if waiting else "NothingWaits", waiting)
+    why = held.get(step.id)
+    if step.verb is Verb.HOLD:
+        reason, words = (why.reason, why.message) if why else ("Held", step.reason)
+        known = None if seen is not None and seen.power is None and step.id.kind in GUESTS else False
+        ready = (
+            _ready(want, seen) if why and why.reason == "DriftReported" else Condition("Ready", known, reason, words)
+        )
+        return [ready, Condition("Synced", False, reason, words), pending, Condition("Held", True, reason, words)]
+    free = Condition("Held", False, "NotHeld")
+    if step.verb is Verb.NOOP:
+        return [_ready(want, seen), Condition("Synced", True, "AsDeclared", step.reason), pending, free]
+    words = f"{step.verb.value}: {step.reason}"
+    return [
+        Condition("Ready", False, "Progressing", words),
+        Condition("Synced", False, "Progressing", words),
+        pending,
+        free,
+    ]
+
+
+def of_outcome(outcome: Outcome) -> list[Condition]:
+    """What came of a step. What was applied is only called synced by the next look."""
+    if outcome.result not in (Result.FAILED, Result.BLOCKED):
+        return []
+    reason = "Failed" if outcome.result is Result.FAILED else "Blocked"
+    words = outcome.problem.summary if outcome.problem else ""
+    return [Condition("Ready", False, reason, words), Condition("Synced", False, reason, words)]
+
+
+def _ready(want: Desired | None, seen: Observed | None) -> Condition:
+    """In sync means that the last apply saw it ready; a guest also has to be doing what it is to do."""
+    if want is None or want.id.kind not in GUESTS or seen is None:
+        return Condition("Ready", True, "AsDeclared")
+    wanted = want.spec.get("power", Power.RUNNING)
+    if wanted == Power.RUNNING and seen.power is not Power.RUNNING:
+        return Condition("Ready", False, "NotRunning", f"it is {seen.power.value if seen.power else 'not known'}")
+    return Condition("Ready", True, "Running" if wanted == Power.RUNNING else "AsDeclared")

@@ -1,0 +1,71 @@
+"""WATCH: what happens, as people are told it: lines of the log, ``events -f``, and the newest of them for a while."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+_KEPT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """number: counts up; at: seconds since the epoch; warning: something is not as it should be;
+    reason: one word for programs; resource: ``Kind/name``, or empty when it is about the whole."""
+
+    number: int
+    at: float
+    warning: bool
+    reason: str
+    resource: str
+    message: str
+
+    def document(self) -> dict[str, Any]:
+        """As JSON shows it."""
+        return {
+            "number": self.number,
+            "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.at)) + f".{int(self.at % 1 * 1000):03d}Z",
+            "type": "Warning" if self.warning else "Normal",
+            "reason": self.reason,
+            "resource": self.resource,
+            "message": self.message,
+        }
+
+
+class Journal:
+    """Written by one thread; any number of others wait for what is new."""
+
+    def __init__(self, sinks: tuple[Callable[[Event], None], ...] = (), first: int = 1) -> None:
+        self._sinks = sinks
+        self._events: deque[Event] = deque(maxlen=_KEPT)
+        self._next = first
+        self._news = threading.Condition()
+
+    def tell(self, reason: str, message: str, resource: object = "", warning: bool = False) -> None:
+        """Something happened."""
+        event = Event(self._next, time.time(), warning, reason, str(resource), message)
+        with self._news:
+            self._next += 1
+            self._events.append(event)
+            self._news.notify_all()
+        for sink in self._sinks:
+            sink(event)
+
+    def moved(self) -> None:
+        """A condition is another one: whoever waits looks again."""
+        with self._news:
+            self._news.notify_all()
+
+    def since(self, number: int) -> list[Event]:
+        """The events behind that number which are still kept."""
+        with self._news:
+            return [event for event in self._events if event.number > number]
+
+    def wait(self, timeout: float) -> None:
+        """Until there is news, or the time is over."""
+        with self._news:
+            self._news.wait(timeout)

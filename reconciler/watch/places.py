@@ -1,0 +1,81 @@
+"""WATCH: the backends that are open right now, and a thread for each that tells when something of it has changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from contextlib import AbstractContextManager, ExitStack
+
+from reconciler.model import Json, ResourceId
+from reconciler.ports import Backend, Watchable
+from reconciler.preparation import Wanted
+from reconciler.watch.inbox import Flag
+
+Opener = Callable[[Wanted], AbstractContextManager[dict[str, Backend]]]
+"""Opens every backend that a wanted set needs; the command line knows how."""
+
+Told = Callable[[str, Collection[ResourceId] | None], None]
+"""(backend, what may have changed there)"""
+
+_PATIENCE = 5.0
+_AGAIN = 5.0
+"""Seconds after which a watching thread that ended of a bug is started again."""
+
+
+class Places:
+    """Opened for one wanted set; opened anew when another one needs others."""
+
+    def __init__(self, opener: Opener, told: Told, broken: Callable[[str, BaseException], None]) -> None:
+        self.backends: Mapping[str, Backend] = {}
+        self._opener = opener
+        self._told = told
+        self._broken = broken
+        self._stack = ExitStack()
+        self._stop: Flag | None = None
+        self._threads: list[threading.Thread] = []
+        self._needs: Json = None
+
+    def fits(self, wanted: Wanted) -> bool:
+        """Whether what is open serves this set."""
+        return bool(self._needs == _needs(wanted))
+
+    def open(self, wanted: Wanted) -> None:
+        """Close what is open, and open what this set needs. Nothing may be at work."""
+        self.close()
+        self.backends = self._stack.enter_context(self._opener(wanted))
+        self._needs = _needs(wanted)
+        self._stop = Flag()
+        for name, backend in self.backends.items():
+            if isinstance(backend, Watchable):
+                thread = threading.Thread(
+                    target=self._listen, args=(name, backend, self._stop), name=f"watch-{name}", daemon=True
+                )
+                thread.start()
+                self._threads.append(thread)
+
+    def close(self) -> None:
+        """Let go of everything; guests stay as they are."""
+        if self._stop is not None:
+            self._stop.set()
+            for thread in self._threads:
+                thread.join(_PATIENCE)
+            if not any(thread.is_alive() for thread in self._threads):
+                self._stop.close()
+        self._threads, self._stop, self._needs, self.backends = [], None, None, {}
+        self._stack.close()
+        self._stack = ExitStack()
+
+    def _listen(self, name: str, backend: Watchable, stop: Flag) -> None:
+        while not stop.is_set():
+            try:
+                backend.watch(lambda ids: self._told(name, ids), stop)
+            except Exception as error:  # noqa: BLE001  a bug; the others go on, and the slow resync sees what this misses
+                self._broken(name, error)
+                stop.wait(_AGAIN)
+
+
+def _needs(wanted: Wanted) -> Json:
+    """What decides which backends are opened, and how."""
+    names = sorted({want.backend for want in wanted.desired.values()})
+    hosts = {id.name: want.spec for id, want in wanted.desired.items() if id.kind == "Host"}
+    return [wanted.environment, wanted.prune, names, hosts]

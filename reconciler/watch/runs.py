@@ -1,0 +1,78 @@
+"""WATCH: what was done becomes history, once a fresh look has proved it; and figures for whoever counts."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from reconciler.model import Outcome, ResourceId, Result, Run
+from reconciler.record import History
+from reconciler.watch.passes import Island, Looked
+
+Broken = Callable[[BaseException], None]
+"""Is told of our own bugs."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """A run whose proof is still to come, for these."""
+
+    run: Run
+    left: set[ResourceId]
+
+
+class Runs:
+    """Used by one thread. That the history cannot be written takes nothing back from what was done."""
+
+    def __init__(self, state: Path, broken: Broken) -> None:
+        self.broken = broken
+        self.trouble = ""
+        self._state = state
+        self._open: list[_Open] = []
+
+    def looked(self, looked: Looked) -> None:
+        """A pass has looked and planned."""
+
+    def carried_out(self, island: Island, outcomes: list[Outcome]) -> None:
+        """Steps have come to their end."""
+        for one in [one for one in self._open if one.left & island.ids]:
+            self._close(one, False)  # it was to be looked at, and something had to be done again
+        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{os.urandom(3).hex()}"
+        run = Run(name, "watch", island.plan, outcomes, False)
+        if any(outcome.result is not Result.APPLIED for outcome in outcomes):
+            self._write(run, False)
+            return
+        left = {id for id in island.ids if id in island.about.wanted.desired}
+        if left:
+            self._open.append(_Open(run, left))
+        else:
+            self._write(run, True)
+
+    def proved(self, id: ResourceId) -> None:
+        """A fresh look found it as declared."""
+        for one in list(self._open):
+            one.left.discard(id)
+            if not one.left:
+                self._close(one, True)
+
+    def close(self) -> None:
+        """What has no proof yet is written down without."""
+        for one in list(self._open):
+            self._close(one, False)
+
+    def _close(self, one: _Open, converged: bool) -> None:
+        self._open.remove(one)
+        self._write(one.run, converged)
+
+    def _write(self, run: Run, converged: bool) -> None:
+        try:
+            history = History(self._state)
+            history.add(Run(run.id, run.trigger, run.plan, run.outcomes, converged))
+            history.close()
+            self.trouble = ""
+        except (sqlite3.Error, OSError) as error:
+            self.trouble = str(error)
