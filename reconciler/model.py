@@ -154,6 +154,7 @@ class Desired:
     needs:    declared resources that must be there first
     expects:  resources that are referred to but not declared; they must exist already
     payload:  sha256 → bytes, the contents behind ``spec["files"]`` (never recorded, never shown)
+    recipes:  of those that hold secrets: digest → how to make them again (see secrets), for a plan that is saved
     later:    the whole wanted spec while parts of it wait for a restart (``spec`` is then what is to be so now);
               None when nothing waits
     users:    how the declared resources are wanted that need this one, for a step that touches them (a network moves)
@@ -168,6 +169,7 @@ class Desired:
     labels: Mapping[str, str] = field(default_factory=dict)
     renamed_from: ResourceId | None = None
     payload: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    recipes: Mapping[str, Json] = field(default_factory=dict, repr=False)
     later: Spec | None = None
     users: Mapping[ResourceId, Spec] = field(default_factory=dict, repr=False)
 

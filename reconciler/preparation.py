@@ -11,15 +11,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from reconciler import composition, manifest, policy, resolution, validation
+from reconciler import composition, manifest, policy, resolution, secrets, validation
 from reconciler.manifest import Document
 from reconciler.model import Desired, ResourceId
-from reconciler.problems import ManifestError
+from reconciler.problems import ManifestError, Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """What the manifests come to. approve: what may happen unattended;
+    drift: what watch mode does about somebody else's changes: heal | report;
     files: every local file that it hangs on (only from ``prepare_watched``)."""
 
     environment: str
@@ -27,6 +28,7 @@ class Wanted:
     prune: bool = False
     approve: Mapping[str, bool] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
+    drift: str = "heal"
 
 
 def prepare(paths: Sequence[str], stdin: bytes | None = None) -> Wanted:
@@ -35,7 +37,7 @@ def prepare(paths: Sequence[str], stdin: bytes | None = None) -> Wanted:
     Each stage looks at all there is, so a person is told everything that can be told at once; a stage is only skipped
     when what it would say follows from problems that are told already.
     """
-    return prepare_documents(validation.load(paths, stdin), surroundings())
+    return prepare_documents(validation.load_parts(paths, stdin), surroundings())
 
 
 def prepare_watched(paths: Sequence[str]) -> Wanted:
@@ -51,8 +53,9 @@ def prepare_watched(paths: Sequence[str]) -> Wanted:
         asked.add(path)
         return around.stamp(path)
 
-    documents = validation.load(paths)
-    wanted = prepare_documents(documents, replace(around, read=read, stamp=stamp), asked.update)
+    documents = validation.load_parts(paths)
+    watched = replace(around, read=read, stamp=stamp, secret=secrets.Secrets(policy.load(), read))
+    wanted = prepare_documents(documents, watched, asked.update)
     marks = {want.mark.file for want in wanted.desired.values() if want.mark is not None}
     return replace(wanted, files=frozenset({*documents.files, *marks, *asked}))
 
@@ -62,22 +65,44 @@ def prepare_documents(
     around: resolution.Surroundings,
     note: Callable[[Iterable[str]], None] = lambda _files: None,
 ) -> Wanted:
-    """The same from documents that are right by themselves. Raises ManifestError with every problem.
+    """The same from what ``validation.load_parts`` gave. Raises ManifestError with every problem.
 
     note: told which further files are read
     """
-
-    def load(path: str) -> Sequence[Document]:
-        loaded = validation.load([path])
-        note(loaded.files)
-        return loaded
-
-    composed = composition.compose(documents, load)
-    if problems := validation.check_set(composed.documents):
-        raise ManifestError(problems)
+    composed = compose(documents, note)
     desired = resolution.resolve(composed.documents, around)
     check_policy(desired, composed.documents)
-    return Wanted(composed.environment, desired, composed.prune, composed.approve)
+    return Wanted(composed.environment, desired, composed.prune, composed.approve, drift=composed.drift)
+
+
+def compose(
+    documents: Sequence[Document],
+    note: Callable[[Iterable[str]], None] = lambda _files: None,
+    load: composition.LoadPath | None = None,
+) -> composition.Composition:
+    """Environments followed, patched and filled in, and everything that came of it validated.
+
+    load: reads what Environments list; None: from this machine's files. Raises ManifestError with every problem.
+    """
+    right: set[int] = set()
+
+    def known(loaded: Sequence[Document]) -> Sequence[Document]:
+        if isinstance(loaded, validation.Loaded) and loaded.sound:
+            right.update(map(id, loaded))
+        return loaded
+
+    def local(path: str) -> Sequence[Document]:
+        loaded = validation.load_parts([path])
+        note(loaded.files)
+        return known(loaded)
+
+    def check(composed: Sequence[Document]) -> list[Problem]:
+        return validation.check_each([one for one in composed if id(one) not in right])[1]
+
+    composed = composition.compose(known(documents), load or local, check)
+    if problems := validation.check_set(composed.documents):
+        raise ManifestError(problems)
+    return composed
 
 
 def check_policy(desired: Mapping[ResourceId, Desired], documents: Sequence[Document] = ()) -> None:
@@ -91,9 +116,9 @@ def check_policy(desired: Mapping[ResourceId, Desired], documents: Sequence[Docu
 
 def surroundings() -> resolution.Surroundings:
     """The local files and LXD remotes that manifests may point at."""
-    roots = policy.load().roots  # folders that the administrator opened are open to ``files: [{source}]``, too
-    read = partial(manifest.read_payload, roots=roots)
-    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node)
+    rules = policy.load()  # folders that the administrator opened are open to ``files: [{source}]``, too
+    read = partial(manifest.read_payload, roots=rules.roots)
+    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, secrets.local(rules))
 
 
 def _stamp(path: str) -> str:

@@ -1,6 +1,7 @@
 """SHOW, kept for later: a plan in a file, with everything needed to carry it out, and to see whether it still holds.
 
-The file holds the resolved resources themselves (contents of files too), so treat it like them: mode 0600.
+The file holds the resolved resources themselves (contents of files too), so treat it like them: mode 0600. Of contents
+with secrets it holds where they come from, and asks again when it is applied.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from reconciler.paths import write_private
 from reconciler.planning import PlanOptions
 from reconciler.problems import Mark, PlanStale, Problem, UsageError
 
-_FORMAT = "reconciler/plan/v2"
+_FORMAT = "reconciler/plan/v3"
 _LARGEST = 256 * 1024 * 1024
 
 
@@ -112,7 +113,10 @@ def _desired_out(want: Desired) -> dict[str, Any]:
         "mark": _mark_out(want.mark),
         "labels": dict(want.labels),
         "renamedFrom": str(want.renamed_from) if want.renamed_from else None,
-        "payload": {key: base64.b64encode(data).decode() for key, data in want.payload.items()},
+        "payload": {
+            key: base64.b64encode(one).decode() for key, one in want.payload.items() if key not in want.recipes
+        },
+        "recipes": dict(want.recipes),
     }
 
 
@@ -132,6 +136,7 @@ def _desired_in(data: Mapping[str, Any]) -> Desired:
         data["labels"],
         ResourceId.parse(data["renamedFrom"]) if data["renamedFrom"] else None,
         {key: base64.b64decode(text) for key, text in data["payload"].items()},
+        dict(data["recipes"]),
     )
 
 

@@ -24,7 +24,7 @@ def verdict(paths: Sequence[str], stdin: bytes | None = None) -> Verdict:
 
     The answer is remembered where it hangs on the manifests, the policy and the remotes alone, and on no other file.
     """
-    documents = validation.load(paths, stdin)
+    documents = validation.load_parts(paths, stdin)
     around, rules = surroundings(), policy.load(documents.files)
     question = f"prepared {os.geteuid()} {rules!r} {sorted(around.remotes.items())!r}"
     if (known := documents.recall(question)) is not None:

@@ -13,7 +13,8 @@ from reconciler.problems import GuestFailed, Interrupted, Problem, Refused
 _PLACE = 'set -e; chmod "$2" "$1.reconciler"; chown "$3" "$1.reconciler"; mv -f "$1.reconciler" "$1"'
 _FOLDER = 'mkdir -p "$(dirname "$1")"; rm -rf "$1.reconciler"'
 _SAME = '[ ! -L "$1" ] && [ "$(sha256sum <"$1" | cut -d" " -f1)" = "$2" ]'
-_TAKE_AWAY = f'[ -e "$1" ] || [ -L "$1" ] || exit 0; {_SAME} && rm -f "$1"'
+_SECRET = "secret"  # stands for a digest that can be compared with nothing: a secret goes whatever became of it
+_TAKE_AWAY = f'[ -e "$1" ] || [ -L "$1" ] || exit 0; {{ [ "$2" = {_SECRET} ] || {_SAME}; }} && rm -f "$1"'
 _TIMEOUT = 60.0
 
 
@@ -54,7 +55,8 @@ def take_files_away(folder: Folder, subject: str, files: Mapping[str, Spec], tel
         return
     with Agent(folder.agent, subject) as agent:
         for path, file in files.items():
-            done = agent.run(["/bin/sh", "-c", _TAKE_AWAY, "sh", path, str(file["sha256"])], _TIMEOUT)
+            expected = _SECRET if file.get("secret") else str(file["sha256"])
+            done = agent.run(["/bin/sh", "-c", _TAKE_AWAY, "sh", path, expected], _TIMEOUT)
             tell(f"removed {path}" if done.code == 0 else f"leaving {path}: it is not what was put there")
 
 

@@ -42,12 +42,14 @@ def _what(arguments: argparse.Namespace) -> tuple[Wanted, PlanOptions, Plan | No
     """What is wanted, how to plan it, and the plan that was promised, where a saved one is applied."""
     from reconciler import saved
     from reconciler.preparation import Wanted, check_policy
+    from reconciler.secrets import renewed
 
     file = Path(arguments.paths[0])
     if len(arguments.paths) == 1 and saved.is_saved_plan(file):
         _check_trusted(file)
         kept = saved.read(file)
         check_policy(kept.desired)
+        kept = replace(kept, desired={want.id: want for want in renewed(kept.desired.values())})
         return Wanted(kept.environment, kept.desired, kept.options.prune), kept.options, kept.plan
     wanted = read(arguments.paths)
     return wanted, plan_options(arguments, wanted), None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from reconciler.manifest.reading import MAX_BYTES, MAX_PAYLOAD, STDIN, Source, read_file, read_sources
 from reconciler.problems import ManifestError, Mark, Problem
@@ -35,15 +35,24 @@ MAX_PROBLEMS = 100
 Path = tuple[str | int, ...]
 
 
+class Origins(Protocol):
+    """Where the parts of a composed document were written."""
+
+    def trace(self, path: Path) -> tuple[Document, Path]:
+        """The document as it was read, and the place in it, that the value at ``path`` comes from."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One manifest as it was written. Nothing in ``data`` is ever changed: aliases share their parts.
+    """One manifest as it was written, or as patches left it. Nothing in ``data`` is ever changed: aliases share parts.
 
     file:   as people are shown it; ``-`` for standard input
     index:  which document of the file, from 0
     line, column: where it begins, from 1
     floats: whether a number with a fraction or exponent is anywhere in it
     source: the whole file, kept to find places in
+    origins: of a patched one: where its parts were written; None: all of it here
+    secrets: path of a text → what it is made of (see composition); ``data`` only says ``<secret NAME>`` there
     """
 
     file: str
@@ -53,6 +62,8 @@ class Document:
     data: Mapping[str, Any]
     floats: bool = False
     source: bytes = field(default=b"", repr=False, compare=False)
+    origins: Origins | None = field(default=None, repr=False, compare=False)
+    secrets: Mapping[Path, tuple[Any, ...]] = field(default_factory=dict, repr=False)
 
     @property
     def mark(self) -> Mark:
@@ -119,6 +130,8 @@ def locate(document: Document, path: Iterable[str | int]) -> Mark:
 
 def locate_all(document: Document, paths: Collection[Path], names: bool = False) -> dict[Path, Mark]:
     """The same for many paths in one go. names: point at the fields' names, never at their values."""
+    if document.origins is not None:
+        return _traced(document.origins, paths, names)
     marks = dict.fromkeys(paths, document.mark)
     asked = [path for path in marks if path]
     if not asked or not document.source:
@@ -128,6 +141,19 @@ def locate_all(document: Document, paths: Collection[Path], names: bool = False)
     for path, place in find(document.source.decode("utf-8", "replace"), document.index, asked).items():
         spot = place.key if names and place.key else place.best
         marks[path] = Mark(document.file, *spot)
+    return marks
+
+
+def _traced(origins: Origins, paths: Collection[Path], names: bool) -> dict[Path, Mark]:
+    """Each path in the document that it comes from; those of one document in one go."""
+    asked: dict[int, tuple[Document, dict[Path, Path]]] = {}
+    for path in paths:
+        document, place = origins.trace(path)
+        asked.setdefault(id(document), (document, {}))[1][path] = place
+    marks: dict[Path, Mark] = {}
+    for document, places in asked.values():
+        found = locate_all(document, list(places.values()), names)
+        marks |= {path: found[place] for path, place in places.items()}
     return marks
 
 

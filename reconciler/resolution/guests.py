@@ -118,14 +118,21 @@ def _run(scope: Scope, document: Document, index: int, given: Mapping[str, Any])
 
 def _file(
     scope: Scope, document: Document, index: int, given: Mapping[str, Any], payload: dict[str, bytes]
-) -> dict[str, str]:
+) -> dict[str, Any]:
+    place = ("spec", "files", index, "content")
+    usual = "0600" if place in document.secrets else "0644"
+    rights = {"mode": str(given.get("mode", usual)), "owner": str(given.get("owner", "0:0"))}
+    if place in document.secrets:
+        digest, contents = scope.secret(document, place)
+        payload[digest] = contents
+        return {"sha256": digest, **rights, "secret": True}
     if "content" in given:
         contents = given["content"].encode()
     else:
         contents = scope.read(document, ("spec", "files", index, "source"), given["source"])
     sha256 = hashlib.sha256(contents).hexdigest()
     payload[sha256] = contents
-    return {"sha256": sha256, "mode": str(given.get("mode", "0644")), "owner": str(given.get("owner", "0:0"))}
+    return {"sha256": sha256, **rights}
 
 
 def _boot(scope: Scope, document: Document, given: Mapping[str, Any], needs: set[ResourceId]) -> dict[str, Any]:

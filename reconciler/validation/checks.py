@@ -23,6 +23,21 @@ def check_each(documents: Sequence[Document]) -> tuple[list[Document], list[Prob
     return sound, problems
 
 
+def check_environments(documents: Sequence[Document]) -> tuple[list[Document], list[Problem]]:
+    """All but the Environments that are wrong, and their problems; of the others nothing is asked yet."""
+    environments = [document for document in documents if document.data.get("kind") == "Environment"]
+    if not environments:
+        return list(documents), []
+    sound, problems = check_each(environments)
+    wrong = set(map(id, environments)) - set(map(id, sound))
+    return [one for one in documents if id(one) not in wrong], problems
+
+
+def is_right(document: Document) -> bool:
+    """The same as ``not problems_in``, without a word about why."""
+    return accepts(document.data) and not semantics.findings(document)
+
+
 def problems_in(document: Document) -> list[Problem]:
     """Every problem of one document by itself."""
     found: list[Finding] = []

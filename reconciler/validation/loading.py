@@ -10,7 +10,7 @@ from typing import Any, overload
 from reconciler.manifest import Document, Source, parse_source, read_sources
 from reconciler.problems import ManifestError, Problem
 from reconciler.validation.cache import WORTHWHILE, Answers, Cache, digest_of
-from reconciler.validation.checks import check_each
+from reconciler.validation.checks import check_each, check_environments, is_right
 from reconciler.validation.together import check_set
 
 _EACH, _TOGETHER = "each is right", "right together"
@@ -22,6 +22,7 @@ class Loaded(Sequence[Document]):
     files:  every file that was read, as people are shown it
     digest: of all names and contents; the same as long as nothing has changed
     cached: whether all of it was known to be right already
+    sound:  whether each document is right by itself; False only from ``load_parts``
     """
 
     def __init__(
@@ -31,7 +32,9 @@ class Loaded(Sequence[Document]):
         make: Callable[[], list[Document]],
         answers: Answers | None,
         cached: bool,
+        sound: bool = True,
     ) -> None:
+        self.sound = sound
         self.files = tuple(source.file for source in sources)
         self.digest = digest
         self.cached = cached
@@ -74,6 +77,14 @@ def load(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
     return _load(paths, stdin, together=False)
 
 
+def load_parts(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
+    """The documents as they are written, for a composition that may make them right (see ``Loaded.sound``).
+
+    Raises ManifestError with every problem of the text itself, and of Environments: those are right by themselves.
+    """
+    return _load(paths, stdin, together=False, parts=True)
+
+
 def load_manifests(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
     """The same, and right together: no name twice, and no two that claim the same."""
     return _load(paths, stdin, together=True)
@@ -92,40 +103,44 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def _load(paths: Sequence[str], stdin: bytes | None, together: bool) -> Loaded:
+def _load(paths: Sequence[str], stdin: bytes | None, together: bool, parts: bool = False) -> Loaded:
     sources, problems = read_sources(paths, stdin)
     digest, question = digest_of(sources), _TOGETHER if together else _EACH
     answers = Answers.of(paths) if len(sources) >= WORTHWHILE and not problems else None
     if answers is not None and answers.recall(digest, question):
         return Loaded(sources, digest, lambda: _known(paths, sources), answers, cached=True)
     cache = Cache.of(paths) if answers is not None else None
-    documents, wrong, fresh = _read_all(sources, cache)
+    documents, wrong, fresh, sound = _read_all(sources, cache, parts)
     problems += wrong
     if together:
         problems += check_set(documents)
     if problems:
         raise ManifestError(problems)
-    if answers is not None and cache is not None:
+    if answers is not None and cache is not None and sound:
         if fresh:
             cache.keep(sources, documents)
         answers.remember(digest, question, True)
-    return Loaded(sources, digest, lambda: documents, answers, cached=not fresh)
+    return Loaded(sources, digest, lambda: documents, answers, cached=not fresh, sound=sound)
 
 
-def _read_all(sources: Sequence[Source], cache: Cache | None) -> tuple[list[Document], list[Problem], bool]:
-    """Documents that are right, problems of the others, and whether anything had to be parsed."""
+def _read_all(
+    sources: Sequence[Source], cache: Cache | None, parts: bool
+) -> tuple[list[Document], list[Problem], bool, bool]:
+    """Documents that are right (as parts: all but wrong Environments), the others' problems, whether any was parsed,
+    and whether all are right."""
     documents: list[Document] = []
     problems: list[Problem] = []
-    fresh = False
+    fresh, sound = False, True
     for source in sources:
         known = cache.documents(source) if cache is not None else None
         if known is None:
             fresh = True
             known, wrong = parse_source(source)
-            known, refused = check_each(known)
+            known, refused = check_environments(known) if parts else check_each(known)
             problems += wrong + refused
+            sound = sound and (not parts or all(map(is_right, known)))
         documents += known
-    return documents, problems, fresh
+    return documents, problems, fresh, sound
 
 
 def _known(paths: Sequence[str], sources: Sequence[Source]) -> list[Document]:

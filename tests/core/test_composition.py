@@ -92,13 +92,8 @@ def test_what_several_roads_lead_to_counts_once(folder: Path) -> None:
         ({"environment.yaml": environment("lab", "{resources: [], prune: true}")}, "no resources at all", "environment.yaml:4:"),
         ({"environment.yaml": environment("lab", "{prune: true}")}, "no resources at all", "environment.yaml:4:"),
         ({"environment.yaml": environment("lab", "{resources: [gone.yaml]}")}, "no such file", "environment.yaml:4:20"),
-        (
-            {"environment.yaml": environment("lab", "{resources: [a.yaml], values: {X: y}}"), "a.yaml": project("a")},
-            "not carried out by this version",
-            "environment.yaml:4:",
-        ),
     ],
-    ids=["itself as a folder", "itself as a file", "in a circle", "an empty list", "no list", "a file that is gone", "values"],
+    ids=["itself as a folder", "itself as a file", "in a circle", "an empty list", "no list", "a file that is gone"],
 )  # fmt: skip
 def test_less_than_was_meant_is_an_error(folder: Path, files: dict[str, str], summary: str, place: str) -> None:
     write(folder, files)

@@ -1,0 +1,126 @@
+"""COMPOSE, first: follow what Environments list, and patch what came of it, innermost first."""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from reconciler.manifest import Document, locate
+from reconciler.problems import ManifestError, Problem
+
+LoadPath = Callable[[str], Sequence[Document]]
+"""Reads one file or folder (as it stands, or its environment.yaml) into documents; raises ManifestError."""
+
+MAX_LEVELS = 32
+"""Environments inside of environments; nobody needs more."""
+_CHANGING = ("patches", "values", "generators")
+
+
+@dataclass(slots=True)
+class Part:
+    """One document on its way. chain: the Environments that lead to it, outermost first; failed: no use to go on."""
+
+    document: Document
+    chain: tuple[Document, ...]
+    failed: bool = False
+
+    @property
+    def changing(self) -> list[Document]:
+        """Those of its environments that change what they list."""
+        return [one for one in self.chain if any(spec_of(one).get(name) for name in _CHANGING)]
+
+
+@dataclass(slots=True)
+class Gathering:
+    """taken: every document (file, index) that is in, as a Part; open: the environments that are being followed;
+    grown: how many values patches have added so far."""
+
+    load: LoadPath
+    parts: list[Part] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    taken: dict[tuple[str, int], Part] = field(default_factory=dict)
+    open: set[str] = field(default_factory=set)
+    grown: int = 0
+
+    def follow(self, environment: Document, chain: tuple[Document, ...]) -> None:
+        """Load what this Environment lists, and patch it; a document counts once, however many roads lead to it."""
+        spec, here = spec_of(environment), os.path.abspath(environment.file)
+        begin = len(self.parts)
+        self.open.add(here)
+        folder = os.path.dirname(environment.file)
+        for index, given in enumerate(spec.get("resources") or ()):
+            try:
+                loaded = self.load(os.path.normpath(os.path.join(folder, given)))
+            except ManifestError as error:
+                self.problems += [_pointed(one, environment, index) for one in error.problems]
+                continue
+            for document in loaded:
+                self._take(document, environment, index, (*chain, environment))
+        self.open.discard(here)
+        if spec.get("patches"):
+            from reconciler.composition.patching import patch  # only who patches pays for the libraries
+
+            patch(self, environment, self.parts[begin:])
+
+    def _take(self, document: Document, environment: Document, index: int, chain: tuple[Document, ...]) -> None:
+        place = (os.path.abspath(document.file), document.index)
+        part = Part(document, chain)
+        if is_environment(document) and place[0] in self.open:
+            # Whoever writes "." means "everything here", and would get nothing: with prune, that deletes everything.
+            problem = Problem(
+                f"this leads back to {document.file}, which is being read already",
+                hint="name files, folders without an environment.yaml, or other environments",
+            )
+            self.problems.append(_pointed(problem, environment, index))
+        elif (first := self.taken.setdefault(place, part)) is not part:
+            if first.changing != part.changing:
+                self.problems.append(_pointed(_two_roads(document, first), environment, index))
+        elif not is_environment(document):
+            self.parts.append(part)
+        elif len(chain) >= MAX_LEVELS:
+            problem = Problem(f"more than {MAX_LEVELS} environments inside of each other", hint="use fewer levels")
+            self.problems.append(_pointed(problem, environment, index))
+        else:
+            self.follow(document, chain)
+
+
+def is_environment(document: Document) -> bool:
+    """Whether it says what belongs together, rather than what is wanted."""
+    return bool(document.data.get("kind") == "Environment")
+
+
+def spec_of(document: Document) -> Mapping[str, Any]:
+    """Its spec; empty when it has none, or something else in its place."""
+    spec = document.data.get("spec")
+    return spec if isinstance(spec, Mapping) else {}
+
+
+def metadata_of(document: Document) -> Mapping[str, Any]:
+    """The same of its metadata: nothing but Environments was looked at by validation yet."""
+    metadata = document.data.get("metadata")
+    return metadata if isinstance(metadata, Mapping) else {}
+
+
+def subject_of(document: Document) -> str:
+    """``Kind/name``, as far as it says so."""
+    return f"{document.data.get('kind')}/{metadata_of(document).get('name')}"
+
+
+def _two_roads(document: Document, first: Part) -> Problem:
+    """Which patches and values would count?"""
+    roads = " > ".join(str(metadata_of(one).get("name")) for one in first.chain)
+    return Problem(
+        f"{document.file} is in already through other patches or values ({roads})",
+        hint="list it once, in the environment that all of them share",
+    )
+
+
+def _pointed(problem: Problem, environment: Document, index: int) -> Problem:
+    """A problem without a place of its own stands where the environment names the file."""
+    if problem.mark is not None:
+        return problem
+    mark = locate(environment, ("spec", "resources", index))
+    subject = problem.subject or subject_of(environment)
+    return Problem(f"resources: {problem.summary}", mark, subject, problem.detail, problem.hint)
