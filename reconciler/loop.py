@@ -84,12 +84,14 @@ def apply_plan(
     outcomes = _execute(wanted, plan, world, backends, options)
     if not plan.work:
         return Run(_run_id(), options.trigger, plan, outcomes, plan.in_sync)
-    again, seen = make_plan(wanted, backends, plan_options)
+    then = replace(plan_options, reset=frozenset())  # what was asked for has been done, or has failed: once is enough
+    again, seen = make_plan(wanted, backends, then)
     while _goes_on(plan, again, outcomes, options):
         further = _execute(wanted, again, seen, backends, options)
         plan, outcomes = _joined(plan, again), _joined_outcomes(outcomes, further)
-        again, seen = make_plan(wanted, backends, plan_options)
-    return Run(_run_id(), options.trigger, plan, outcomes, again.in_sync)
+        again, seen = make_plan(wanted, backends, then)
+    done = {outcome.step.id for outcome in outcomes if outcome.result is Result.APPLIED}
+    return Run(_run_id(), options.trigger, plan, outcomes, again.in_sync and plan_options.reset <= done)
 
 
 def _execute(

@@ -161,6 +161,15 @@ def _delete(verb: argparse.ArgumentParser) -> None:
     _verbose(verb)
 
 
+def _reset(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", metavar="NAME", help="a declared guest: its name, vm/container, or Kind/name")
+    _paths(verb, "the manifests that declare it")
+    _output(verb, "table", "json", "name")
+    _confirm(verb)
+    _applying(verb)
+    _verbose(verb)
+
+
 def _diff(verb: argparse.ArgumentParser) -> None:
     _paths(verb)
     _only(verb)
@@ -227,15 +236,6 @@ def _exec(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--timeout", type=_duration, metavar="TIME", help="limit of the command (default: none)")
 
 
-def _history(verb: argparse.ArgumentParser) -> None:
-    _output(verb, "table", "json")
-    verb.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="the newest N runs (default: 20)")
-
-
-def _completion(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="print the completion script for this shell")
-
-
 def _watch(verb: argparse.ArgumentParser) -> None:
     _completed(verb.add_argument("paths", nargs="*", metavar="PATH", help="a manifest, or a folder of them"))
     words = "look at everything again that often, whatever is told (default: 10m)"
@@ -247,6 +247,15 @@ def _watch(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--log-format", choices=["human", "json", "journal"], default="human", help=words)
 
 
+def _history(verb: argparse.ArgumentParser) -> None:
+    _output(verb, "table", "json")
+    verb.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="the newest N runs (default: 20)")
+
+
+def _completion(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="print the completion script for this shell")
+
+
 def _nothing(_verb: argparse.ArgumentParser) -> None:
     pass
 
@@ -255,7 +264,9 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("validate", "validate", "check manifests and show every problem", _validate),
     ("plan", "plan", "show what apply would do, and what that would interrupt", _plan),
     ("apply", "apply", "make it so", _apply),
+    ("watch", "watch", "keep making it so: files that change, guests that end, what others change", _watch),
     ("delete", "delete", "delete what manifests declare, or single resources", _delete),
+    ("reset", "reset", "throw a guest away and have it back from its image; Disks and Volumes stay", _reset),
     ("diff", "diff", "show the fields that differ, as a unified diff", _diff),
     ("get", "get", "list what is there", _get),
     ("describe", "describe", "show everything about one resource", _describe),
@@ -264,7 +275,6 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("stop", "guests", "stop a guest until the next apply says otherwise", _power),
     ("restart", "guests", "restart a guest", _power),
     ("logs", "guests", "show a guest's console log", _logs),
-    ("watch", "watch", "keep making it so: files that change, guests that end, what others change", _watch),
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _guest),
     ("devices", "devices", "list what this machine has that a guest could be given", _devices),

@@ -15,6 +15,7 @@ from reconciler.planning.comparing import compare
 from reconciler.planning.judging import settled, step, verdict
 from reconciler.planning.leaving import deleted, leftover_notes, leftovers, pruned, split_targets, taken_out
 from reconciler.planning.ordering import guard, held_by_needs, in_order
+from reconciler.planning.resetting import made_anew, with_what_is_inside
 from reconciler.planning.towers import with_towers
 from reconciler.planning.users import with_users
 from reconciler.planning.waiting import given, told
@@ -37,6 +38,7 @@ def plan(
     decided = {
         id: told(_decide(asked, given(want, taken.get(id, ()))), taken.get(id, ())) for id, want in objects.items()
     }
+    decided = with_what_is_inside(decided, objects, world, options)
     steps = held_by_needs(objects, with_towers(objects, decided, world), world)
     steps |= {id: carried(want, objects, steps) for id, want in about.items() if is_attachment(want)}
     left = list(leftovers(asked, desired)) if not options.only else []
@@ -116,6 +118,8 @@ def _appearing(asked: Asked, want: Desired) -> Step:
 
 
 def _existing(asked: Asked, want: Desired, seen: Observed) -> Step:
+    if want.id in asked.options.reset:
+        return made_anew(want, seen, asked.options.confirm_delete)
     changes, notes = compare(want, seen)
     if not asked.is_ours(seen):
         owner = Change("change", ("owner",), seen.environment, asked.environment)

@@ -15,7 +15,8 @@ class PlanOptions:
     only: look at these (and what they need) alone; confirm_delete: the deletion guard was answered;
     allow: the worst effect that may happen now, whatever ``updatePolicy`` says (RESTART or REPLACE);
     unattended: the worst that may happen to what has no ``updatePolicy``, because nobody is there to be asked;
-    None: somebody is."""
+    None: somebody is;
+    reset: the guest that is to be made anew from its image, whatever it is like now."""
 
     prune: bool = False
     adopt: bool = False
@@ -23,6 +24,7 @@ class PlanOptions:
     confirm_delete: bool = False
     allow: Effect | None = None
     unattended: Effect | None = None
+    reset: frozenset[ResourceId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
