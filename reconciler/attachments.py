@@ -1,5 +1,7 @@
 """Beside the flow: Share, Device and PortForward have no object of their own. Where each stands in its guests' specs,
 and what a guest's spec says of them, so that they can be shown, planned and taken away. Pure.
+
+What is aimed at a container inside of a VM stands in both: the VM has it from this machine, the container from the VM.
 """
 
 from __future__ import annotations
@@ -12,6 +14,12 @@ from reconciler.model import Condition, Observed, ResourceId, Spec
 
 _IN_MACHINES = {"Share": "shares", "Device": "devices", "PortForward": "forwards"}
 _IN_CONTAINERS = {"Share": "share-", "Device": "device-", "PortForward": "port-"}
+
+SHARES_INSIDE, DISKS_INSIDE = "/mnt/shares", "/mnt/disks"
+"""Where a VM has what it only passes on to its containers; what is mounted there is a guest's own affair nowhere."""
+DISK = "disk-"
+"""What the device of a Disk is called, before its name, in a container inside of the VM that has the Disk."""
+_ORIGINS = {**{prefix: _IN_MACHINES[kind] for kind, prefix in _IN_CONTAINERS.items()}, DISK: "disks"}
 
 Place = tuple[str, str]
 """Part of a guest's spec, and the name there: ``("shares", "site")``, ``("devices", "share-site")``."""
@@ -51,6 +59,26 @@ def carried(guest_kind: str, spec: Spec) -> Iterator[tuple[ResourceId, Any]]:
                     yield ResourceId(kind, name.removeprefix(prefix)), one
 
 
+def inside(kind: str, name: str) -> str:
+    """The path at which a VM has a Share or a Disk for its containers alone."""
+    return f"{SHARES_INSIDE if kind == 'Share' else DISKS_INSIDE}/{name}"
+
+
+def origin(device: str) -> Place | None:
+    """Where the VM that a container is in has what the container knows by that device; None for a device of its own."""
+    for prefix, part in _ORIGINS.items():
+        if device.startswith(prefix):
+            return part, device.removeprefix(prefix)
+    return None
+
+
+def machine_of(seen: Observed) -> ResourceId | None:
+    """The VM that an observed container is in; None for one on an LXD that is in none."""
+    if seen.id.kind != "Container":
+        return None
+    return next((need for need in seen.needs if need.kind == "VirtualMachine"), None)
+
+
 @dataclass(frozen=True, slots=True)
 class Listener:
     """A port of this machine that leads into a guest. protocol: ``tcp`` or ``udp``; listen: ``127.0.0.1:8080``."""
@@ -72,29 +100,43 @@ def observed(world: Iterable[Observed]) -> list[Observed]:
 
     A Share of several guests lists all of its mounts. What somebody else put into a guest is not ours, as the guest is.
     """
-    found: dict[tuple[str | None, ResourceId], Observed] = {}
+    carriers: dict[tuple[str | None, ResourceId], list[tuple[Observed, Any]]] = {}
     for guest in sorted(world, key=lambda one: (one.id, one.backend)):
         for id, one in carried(guest.id.kind, guest.spec):
-            key = (guest.environment, id)
-            spec = _described(id.kind, guest.id, one)
-            earlier = found.get(key)
-            needs: tuple[ResourceId, ...] = (guest.id,)
-            if earlier is not None:
-                needs = (*earlier.needs, guest.id)
-                if "mounts" in spec:
-                    spec["mounts"] = [*earlier.spec["mounts"], *spec["mounts"]]
-            first = earlier or guest
-            found[key] = Observed(
-                id,
-                first.backend,
-                spec,
-                owned=guest.owned,
-                environment=guest.environment,
-                applied=spec,
-                needs=needs,
-                conditions=(*(earlier.conditions if earlier is not None else ()), *_about(guest, id)),
-            )
-    return list(found.values())
+            carriers.setdefault((guest.environment, id), []).append((guest, one))
+    return [_observed(id, having) for (_environment, id), having in carriers.items()]
+
+
+def _observed(id: ResourceId, having: list[tuple[Observed, Any]]) -> Observed:
+    """One of them. What a VM only passes on is told of the containers that get it, in the VM's words."""
+    first = having[0][0]
+    entries = {guest.id: one for guest, one in having}
+    led = {guest.id: machine for guest, _ in having if (machine := machine_of(guest)) in entries}
+    only_passed_on = {machine for machine in led.values() if machine and _is_hop(id, entries[machine])}
+    told = [_described(id.kind, guest.id, one) for guest, one in having if guest.id not in only_passed_on]
+    spec = told[0]
+    machine = next((led[guest.id] for guest, _ in having if guest.id in led), None)
+    if machine is not None:
+        words = _described(id.kind, machine, entries[machine])
+        spec = {key: value for key, value in {**spec, **words}.items() if key != "match" or key in words}
+        spec |= {key: told[0][key] for key in ("attachTo", "target", "port") if key in told[0]}
+    if id.kind == "Share":
+        spec["mounts"] = [mount for one in told for mount in one["mounts"]]
+    return Observed(
+        id,
+        first.backend,
+        spec,
+        owned=first.owned,
+        environment=first.environment,
+        applied=spec,
+        needs=tuple(guest.id for guest, _ in having),
+        conditions=tuple(said for guest, _ in having for said in _about(guest, id)),
+    )
+
+
+def _is_hop(id: ResourceId, one: Any) -> bool:
+    """Whether a VM has it for its containers alone. A device or a port is never for both."""
+    return id.kind != "Share" or one.get("path") == inside(id.kind, id.name)
 
 
 def _about(guest: Observed, id: ResourceId) -> tuple[Condition, ...]:

@@ -267,7 +267,7 @@ class Step:
     """One thing to do to one resource; ``after`` are the steps (by resource id) that must have ended well.
 
     waiting: what differs and is left for later, because it would do more harm than ``updatePolicy`` lets happen
-    awaits:  of a step that is held: the step after which it can be told what is to be done
+    awaits:  the step after which it can be told what (else) is to be done: then it is looked at once more
     """
 
     id: ResourceId

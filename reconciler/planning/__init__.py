@@ -15,6 +15,7 @@ from reconciler.planning.comparing import compare
 from reconciler.planning.judging import settled, step, verdict
 from reconciler.planning.leaving import deleted, leftover_notes, leftovers, pruned, split_targets, taken_out
 from reconciler.planning.ordering import guard, held_by_needs, in_order
+from reconciler.planning.passages import with_passages
 from reconciler.planning.resetting import made_anew, with_what_is_inside
 from reconciler.planning.towers import with_towers
 from reconciler.planning.users import with_users
@@ -39,7 +40,7 @@ def plan(
         id: told(_decide(asked, given(want, taken.get(id, ()))), taken.get(id, ())) for id, want in objects.items()
     }
     decided = with_what_is_inside(decided, objects, world, options)
-    steps = held_by_needs(objects, with_towers(objects, decided, world), world)
+    steps = with_passages(held_by_needs(objects, with_towers(objects, decided, world), world), world)
     steps |= {id: carried(want, objects, steps) for id, want in about.items() if is_attachment(want)}
     left = list(leftovers(asked, desired)) if not options.only else []
     if options.prune:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from reconciler import attachments
 from reconciler.model import ATTACHMENTS, GUESTS, Change, Desired, Effect, Power, ResourceId, Spec, Step, Verb, World
 from reconciler.planning.asked import hold
+from reconciler.planning.towers import machines_of
 
 Socket = tuple[str, str, int]
 """Protocol, address, port."""
@@ -23,17 +25,28 @@ def carried(want: Desired, desired: Mapping[ResourceId, Desired], steps: Mapping
     later = []
     for id in guests:
         if attachments.entry(id.kind, desired[id].spec, want.id) is None:
-            return hold(want, f"{id} is inside of a VM, which this version does not lead it through")
+            return hold(want, f"{id} has nothing of it")
         if steps[id].verb is Verb.HOLD:
-            return hold(want, f"{id} is held")
+            return replace(hold(want, f"{id} is held"), awaits=steps[id].awaits)
         waiting = [change for change in steps[id].waiting if _is_about(change, id, want.id)]
         if any(change.effect is Effect.IMPOSSIBLE for change in waiting):
             return hold(want, waiting[0].note)
         later += [id] if waiting else []
-    names = ", ".join(f"{id}, when it restarts" if id in later else str(id) for id in guests)
+    names = _carriers(guests, {id: f"{id}, when it restarts" for id in later}, desired)
     busy = any(steps[id].verb is not Verb.NOOP for id in guests)
     reason = f"carried by {names}" if guests else "no guest has it"
     return Step(want.id, want.backend, Verb.NOOP, reason, notes=_notes(want) if busy else ())
+
+
+def _carriers(guests: list[ResourceId], words: Mapping[ResourceId, str], desired: Mapping[ResourceId, Desired]) -> str:
+    """``Container/web, VirtualMachine/termina and Container/penguin``: a VM stands before what it passes it on to."""
+    homes = machines_of(desired)
+    chains: dict[ResourceId, list[ResourceId]] = {}
+    for id in sorted(guests, key=lambda one: one.kind != "VirtualMachine"):
+        machine = homes.get(desired[id].backend)
+        chains.setdefault(machine if machine in guests else id, []).append(id)
+    told = [[words.get(id, str(id)) for id in chains[first]] for first in sorted(chains)]
+    return ", ".join(" and ".join([", ".join(chain[:-1]), chain[-1]] if chain[1:] else chain) for chain in told)
 
 
 def _is_about(change: Change, guest: ResourceId, id: ResourceId) -> bool:
@@ -52,10 +65,11 @@ def clashes(desired: Mapping[ResourceId, Desired], world: World) -> dict[Resourc
     if not world.listening:
         return {}
     foreign = world.listening - set(_our_own(world))
+    inside = machines_of(desired)  # what listens in there is no port of this machine
     found: dict[ResourceId, tuple[Change, ...]] = {}
     for guest, want in desired.items():
         for id, entry in attachments.carried(guest.kind, want.spec):
-            if id.kind != "PortForward":
+            if id.kind != "PortForward" or want.backend in inside:
                 continue
             if not _is_taken(guest.kind, entry, foreign):
                 continue
@@ -78,7 +92,7 @@ def _is_taken(guest_kind: str, entry: Spec, foreign: frozenset[Socket]) -> bool:
 def _our_own(world: World) -> Iterator[Socket]:
     """What running guests that we look at listen on already; raw proxy devices, too."""
     for seen in world:
-        if seen.power not in (Power.RUNNING, Power.PAUSED):
+        if seen.power not in (Power.RUNNING, Power.PAUSED) or attachments.machine_of(seen) is not None:
             continue
         entries = [one for id, one in attachments.carried(seen.id.kind, seen.spec) if id.kind == "PortForward"]
         if seen.id.kind == "Container":

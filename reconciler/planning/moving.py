@@ -34,12 +34,13 @@ def with_moves(before: Edges, moved: Edges) -> Edges:
     merged = {id: set(needs) for id, needs in before.items()}
     for id in sorted(moved):
         for other in sorted(moved[id]):
-            if not _reaches(merged, other, id):
+            if not reaches(merged, other, id):
                 merged.setdefault(id, set()).add(other)
     return merged
 
 
-def _reaches(edges: Edges, start: ResourceId, goal: ResourceId) -> bool:
+def reaches(edges: Edges, start: ResourceId, goal: ResourceId) -> bool:
+    """Whether the one waits for the other, however many there are in between."""
     pending, seen = [start], set[ResourceId]()
     while pending:
         id = pending.pop()

@@ -8,6 +8,7 @@ from dataclasses import replace
 from reconciler.model import Desired, ResourceId, Step, Verb, World
 from reconciler.planning.asked import Asked, hold
 from reconciler.planning.moving import moves, with_moves
+from reconciler.planning.passages import letting_go
 from reconciler.problems import Problem
 
 
@@ -48,7 +49,7 @@ def in_order(steps: Mapping[ResourceId, Step], chosen: Mapping[ResourceId, Desir
     for id, step in steps.items():
         first = users.get(id, set()) if step.verb is Verb.DELETE else set(chosen[id].needs) if id in chosen else set()
         before[id] = (first & active) - {id}
-    before = with_moves(before, moves(steps, chosen, world))
+    before = with_moves(letting_go(before, steps, world), moves(steps, chosen, world))
     return tuple(replace(steps[id], after=tuple(sorted(before[id]))) for id in sorted(steps))
 
 

@@ -1,7 +1,8 @@
-"""PLAN: what lives in an LXD inside of a VM that this very plan brings up: nobody can tell yet what is there.
+"""PLAN: what lives in an LXD inside of a VM that this very plan brings up or down: nobody can tell what is there then.
 
 With a VM that is made anew nothing is there, so it is all to be made. With one that comes up again the answer has to
-wait: such a step says what it awaits, and whoever carries the plan out looks again once that has ended well.
+wait: such a step says what it awaits, and whoever carries the plan out looks again once that has ended well. What runs
+in a VM that goes down and comes back goes down with it, and is started by us once what it needs is there again.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from reconciler.model import Desired, Effect, Power, ResourceId, Step, Verb, World, lxd_backend
+from reconciler.model import GUESTS, Desired, Effect, Power, ResourceId, Step, Verb, World, lxd_backend
 from reconciler.planning.asked import hold
 from reconciler.planning.judging import step
 
@@ -17,13 +18,17 @@ from reconciler.planning.judging import step
 def with_towers(
     desired: Mapping[ResourceId, Desired], decided: Mapping[ResourceId, Step], world: World
 ) -> dict[ResourceId, Step]:
-    """The same steps, those anew whose LXD does not answer because its VM is not up."""
+    """The same steps, those anew whose VM is not up, or will not be for a while."""
     machines = machines_of(desired)
     steps = dict(decided)
     for id, want in desired.items():
         vm = machines.get(want.backend)
-        if vm is not None and vm in decided and vm in desired and world.problem(want.backend) is not None:
+        if vm is None or vm not in decided or vm not in desired:
+            continue
+        if world.problem(want.backend) is not None:
             steps[id] = _inside(want, decided[vm], desired[vm], world) or decided[id]
+        elif id.kind != "Host":
+            steps[id] = _going_down(want, decided[id], decided[vm], desired[vm])
     return steps
 
 
@@ -38,6 +43,19 @@ def machines_of(desired: Mapping[ResourceId, Desired]) -> dict[str, ResourceId]:
         if id.kind == "Host" and (name := want.spec["lxd"].get("virtualMachine")):
             found[lxd_backend(id.name)] = ResourceId("VirtualMachine", name)
     return found
+
+
+def _going_down(want: Desired, own: Step, first: Step, machine: Desired) -> Step:
+    """The step of something inside of a VM that runs now."""
+    if first.verb in (Verb.UPDATE, Verb.RESTART) and machine.spec.get("power") == Power.STOPPED:
+        return hold(want, f"{machine.id} is stopped, as declared")
+    if first.verb is Verb.REPLACE:
+        return replace(hold(want, f"goes with {machine.id}: made anew once that is up"), awaits=first.id)
+    runs = want.id.kind in GUESTS and want.spec.get("power", Power.RUNNING) != Power.STOPPED
+    if first.verb is Verb.RESTART and runs and own.verb is not Verb.HOLD:
+        words = f"goes down with {machine.id}, and is started once that is up"
+        return replace(own, verb=Verb.HOLD, effect=Effect.RESTART, reason=words, awaits=first.id)
+    return own
 
 
 def _inside(want: Desired, first: Step, machine: Desired, world: World) -> Step | None:

@@ -17,6 +17,7 @@ from reconciler.resolution.images import images
 from reconciler.resolution.infrastructure import host, network, plain
 from reconciler.resolution.scope import Scope, Surroundings
 from reconciler.resolution.storage import attach_disk, attach_volume, disk, volume
+from reconciler.resolution.through import refuse_alike
 
 __all__ = ["Surroundings", "resolve"]
 
@@ -43,6 +44,7 @@ def resolve(documents: Iterable[Document], surroundings: Surroundings) -> dict[R
     for id, document in scope.documents.items():  # before the guests themselves are resolved
         if id.kind in _ATTACH:
             _ATTACH[id.kind](scope, document)
+    refuse_alike(scope)
     found = [_BY_KIND[id.kind](scope, document) for id, document in scope.documents.items() if id.kind in _BY_KIND]
     found += images(scope)  # last: by now it is known which hosts need which image
     desired = {one.id: one for one in found}

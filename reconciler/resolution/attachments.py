@@ -1,20 +1,20 @@
 """RESOLVE: Share, Device and PortForward, and what each adds to its guests: they have no object of their own.
 
 A VirtualMachine gets it in ``shares``, ``devices`` and ``forwards``, a Container among its LXD devices (``share-NAME``,
-``device-NAME``, ``port-NAME``). What is aimed at a container inside of a VM is added nowhere: the plan holds it.
+``device-NAME``, ``port-NAME``). What is aimed at a container inside of a VM is added to both: see ``through``.
 """
 
 from __future__ import annotations
 
-import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from reconciler import attachments
 from reconciler.manifest import Document
-from reconciler.model import GUESTS, LOCAL_HOST, QEMU, Desired, ResourceId, lxd_backend
-from reconciler.resolution.scope import Scope, document_id, hosts_lxd
+from reconciler.model import GUESTS, QEMU, Desired, ResourceId, lxd_backend
+from reconciler.resolution import through
+from reconciler.resolution.scope import Scope, document_id
 
 _BLOCK = ("disk/", "dm-", "loop", "mapper/", "mmcblk", "nbd", "nvme", "sd", "sr", "vd", "xvd")
 """How block devices are called below /dev, for those that are not there right now."""
@@ -41,7 +41,9 @@ def port_forward(scope: Scope, document: Document) -> Desired:
 
 
 def _carried(scope: Scope, document: Document, spec: Mapping[str, Any], targets: Sequence[str]) -> Desired:
-    guests = sorted({ResourceId.parse(target) for target in targets} & scope.documents.keys())
+    aimed_at = {ResourceId.parse(target) for target in targets} & scope.documents.keys()
+    led_through = {scope.machine_of(scope.documents[id]) for id in aimed_at if id.kind == "Container"}
+    guests = sorted(aimed_at | {machine for machine in led_through if machine is not None})
     want = scope.desired(document, spec, guests)
     return replace(want, backend=_backend(scope, guests[0])) if guests else want
 
@@ -59,12 +61,15 @@ def attach_share(scope: Scope, document: Document) -> None:
         guest = _guest(scope, document, (*place, "target"), mount["target"])
         if guest is None:
             continue
-        claim_path(scope, document, (*place, "path"), guest, mount["path"])
+        scope.claim_path(document, (*place, "path"), guest, mount["path"])
+        entry: dict[str, Any] = {"source": source, "readOnly": read_only}
         if guest.kind == "VirtualMachine":
-            entry: dict[str, Any] = {"source": source, "readOnly": read_only, "path": mount["path"]}
+            entry["path"] = mount["path"]
         else:
+            inside = scope.machine_of(scope.documents[guest]) is not None
+            origin = through.share(scope, document, guest, (*place, "path"), entry) if inside else source
             on = "true" if read_only else "false"
-            entry = {"type": "disk", "source": source, "path": mount["path"], "readonly": on}
+            entry = {"type": "disk", "source": origin, "path": mount["path"], "readonly": on}
         scope.attach(guest, *attachments.place(guest.kind, id), entry)
 
 
@@ -74,6 +79,7 @@ def attach_device(scope: Scope, document: Document) -> None:
     guest = _guest(scope, document, ("spec", "attachTo"), spec["attachTo"])
     if guest is None:
         return
+    through.note_alike(scope, document, guest, spec)
     if guest.kind == "VirtualMachine":
         if "mode" in spec:
             scope.problem(document, ("spec", "mode"), f"mode: {guest} makes its own device nodes", "take it out")
@@ -86,6 +92,8 @@ def attach_device(scope: Scope, document: Document) -> None:
 
 def _lxd_device(scope: Scope, document: Document, guest: ResourceId, spec: Mapping[str, Any]) -> dict[str, str] | None:
     """The device as LXD calls it; None with a problem where a container cannot have it."""
+    if scope.machine_of(scope.documents[guest]) is not None:
+        return through.device(scope, document, guest, spec)
     match = spec.get("match", {})
     if "usb" in match and "vendor" in match["usb"]:
         usb = match["usb"]
@@ -94,7 +102,7 @@ def _lxd_device(scope: Scope, document: Document, guest: ResourceId, spec: Mappi
     if "gpu" in match:
         return {"type": "gpu", "pci": match["gpu"]}
     if "unix" in match:
-        claim_path(scope, document, ("spec", "match", "unix"), guest, match["unix"])
+        scope.claim_path(document, ("spec", "match", "unix"), guest, match["unix"])
         kind = scope.surroundings.node(match["unix"]) or _kind_by_name(match["unix"])
         # Not required, so that it may be pulled out and put back while the container runs.
         return {"type": f"unix-{kind}", "source": match["unix"], "path": match["unix"], "required": "false"}
@@ -123,10 +131,12 @@ def attach_port(scope: Scope, document: Document) -> None:
         return
     listen, port, protocol = spec["listen"], spec["port"], spec["protocol"]
     if guest.kind == "VirtualMachine":
-        if not (scope.documents[guest].data.get("spec") or {}).get("nics"):
-            scope.problem(document, ("spec", "target"), f"target: {guest} has no network card", "give it one: nics")
+        through.refuse_cardless(scope, document, guest)
+        through.claim_port(scope, document, guest, protocol, port)
         entry = {"listen": listen, "port": port, "protocol": protocol}
     else:
+        if scope.machine_of(scope.documents[guest]) is not None:
+            listen = f"0.0.0.0:{through.port(scope, document, guest, spec)}"
         ends = {"listen": f"{protocol}:{listen}", "connect": f"{protocol}:127.0.0.1:{port}"}
         entry = {"type": "proxy", **ends, "bind": "host"}
     scope.attach(guest, *attachments.place(guest.kind, id), entry)
@@ -140,35 +150,14 @@ ATTACH: Mapping[str, Callable[[Scope, Document], None]] = {
 
 
 def _guest(scope: Scope, document: Document, place: Place, target: str) -> ResourceId | None:
-    """The guest that it can be added to; None, with a problem where there is one to tell."""
+    """The guest that it can be added to; None with a problem."""
     guest = scope.reference(document, place, target, sorted(GUESTS))
     if guest is None or guest.kind == "VirtualMachine":
         return guest
     host = scope.host_of(scope.documents[guest])
-    machine, declared = (scope.documents.get(ResourceId(kind, host)) for kind in ("VirtualMachine", "Host"))
-    lxd = declared.data["spec"]["lxd"] if declared is not None else {}
-    if "virtualMachine" in lxd or (host != LOCAL_HOST and machine is not None and hosts_lxd(machine)):
-        return None  # inside of a VM: planning holds it, and says so
-    if "url" in lxd:
+    declared = scope.documents.get(ResourceId("Host", host))
+    if declared is not None and "url" in declared.data["spec"]["lxd"]:
         summary = f"target: {guest} lives on Host/{host}, which is another machine"
         scope.problem(document, place, summary, f"a {document_id(document).kind} is this machine's")
         return None
     return guest
-
-
-def claim_path(scope: Scope, document: Document, place: Place, guest: ResourceId, path: str) -> None:
-    """Note what stands at a path of the guest; a problem when something stands there already."""
-    taken = scope.mounted.setdefault(guest, {})
-    if not taken and guest.kind == "Container":
-        raw = (scope.documents[guest].data.get("spec") or {}).get("devices") or {}
-        paths = {name: one.get("path") or one.get("source") for name, one in raw.items()}
-        taken.update({_plain(one): f'its device "{name}"' for name, one in paths.items() if isinstance(one, str)})
-    mine = str(document_id(document))
-    other = taken.setdefault(_plain(path), mine)
-    if other is not mine:
-        summary = f"{guest} has {other} at {path}"
-        scope.problem(document, place, f"{place[-1]}: {summary}", "give each a path of its own")
-
-
-def _plain(path: str) -> str:
-    return posixpath.normpath("/" + path.lstrip("/"))

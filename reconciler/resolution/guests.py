@@ -12,6 +12,7 @@ from reconciler.model import MOST_PLUGGED, Desired, ResourceId
 from reconciler.resolution.images import image_reference
 from reconciler.resolution.infrastructure import device_references, raw_config, raw_devices
 from reconciler.resolution.scope import Scope, document_id
+from reconciler.resolution.through import defaults
 
 _READY_TIMEOUT = 120
 _RUN_TIMEOUT = 60
@@ -28,6 +29,9 @@ def container(scope: Scope, document: Document) -> Desired:
         spec["image"], image = image_reference(scope, document, ("spec", "image"), spec["image"])
         needs |= {image} if image else set()
     if "config" in spec:
+    config = {**defaults(scope.machine_of(document), attached), **raw_config(spec.get("config") or {})}
+    if config or "config" in spec:
+        spec["config"] = config
         spec["config"] = raw_config(spec["config"])
     attached = scope.attached.get(id, {}).get("devices", {})
     if attached or "devices" in spec:

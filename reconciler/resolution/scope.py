@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import json
 import os.path
+import posixpath
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -77,6 +78,19 @@ class Scope:
         """Add an entry to a part of the guest's spec (``disks``, ``devices`` …)."""
         self.attached.setdefault(guest, {}).setdefault(part, {})[name] = entry
 
+    def claim_path(self, document: Document, place: Sequence[str | int], guest: ResourceId, path: str) -> None:
+        """Note what stands at a path of the guest; a problem when something stands there already."""
+        taken = self.mounted.setdefault(guest, {})
+        if not taken and guest.kind == "Container":
+            raw = (self.documents[guest].data.get("spec") or {}).get("devices") or {}
+            paths = {name: one.get("path") or one.get("source") for name, one in raw.items()}
+            taken.update({_plain(one): f'its device "{name}"' for name, one in paths.items() if isinstance(one, str)})
+        mine = str(document_id(document))
+        other = taken.setdefault(_plain(path), mine)
+        if other is not mine:
+            summary = f"{guest} has {other} at {path}"
+            self.problem(document, place, f"{place[-1]}: {summary}", "give each a path of its own")
+
     def spec(self, document: Document) -> dict[str, Any]:
         """The spec with the schema's defaults filled in, and what is common to all kinds brought into form."""
         spec = {**schema.defaults(document.data["kind"]), **(document.data.get("spec") or {})}
@@ -113,6 +127,19 @@ class Scope:
         """The name of the host that the resource lives on."""
         host = (document.data.get("spec") or {}).get("host", LOCAL_HOST)
         return host if isinstance(host, str) else LOCAL_HOST
+
+    def machine_of(self, document: Document) -> ResourceId | None:
+        """The declared VM whose LXD the resource lives on; None when it is on another LXD. A declared Host is what it
+        says, whatever a VM is called."""
+        name = self.host_of(document)
+        host = self.documents.get(ResourceId("Host", name))
+        if host is not None:
+            name = (host.data["spec"].get("lxd") or {}).get("virtualMachine", "")
+        elif name == LOCAL_HOST:
+            return None
+        id = ResourceId("VirtualMachine", name)
+        machine = self.documents.get(id)
+        return id if machine is not None and (host is not None or hosts_lxd(machine)) else None
 
     def check_host(self, document: Document) -> tuple[ResourceId, ...]:
         """What has to be there for the host to answer; a problem when the host is not known."""
@@ -238,3 +265,7 @@ def _declared(kind: str, names: Sequence[str]) -> str:
     if not names:
         return f"declare one: kind: {kind}"
     return f"declared are: {', '.join(sorted(names)[:8])}"
+
+
+def _plain(path: str) -> str:
+    return posixpath.normpath("/" + path.lstrip("/"))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from reconciler.manifest import Document
-from reconciler.model import Desired, ResourceId
-from reconciler.resolution.attachments import claim_path
+from reconciler.model import GUESTS, Desired, ResourceId
+from reconciler.resolution import through
 from reconciler.resolution.infrastructure import raw_config
 from reconciler.resolution.scope import Scope, document_id
 
@@ -36,16 +36,19 @@ def volume(scope: Scope, document: Document) -> Desired:
 
 
 def attach_disk(scope: Scope, document: Document) -> None:
-    """Add it to its machine."""
+    """Add it to its machine, and to the container in that which it is for."""
     spec, name = scope.spec(document), document_id(document).name
     if "attachTo" not in spec:
         return
-    guest = scope.reference(document, ("spec", "attachTo"), spec["attachTo"], ("VirtualMachine",))
+    guest = scope.reference(document, ("spec", "attachTo"), spec["attachTo"], sorted(GUESTS))
     if guest is None:
         return
     added = {"disk": name, "format": spec.get("format", "qcow2"), "readOnly": bool(spec.get("readOnly", False))}
+    if guest.kind == "Container":
+        through.disk(scope, document, guest, added)
+        return
     if "mount" in spec:
-        claim_path(scope, document, ("spec", "mount"), guest, spec["mount"])
+        scope.claim_path(document, ("spec", "mount"), guest, spec["mount"])
         added["mount"] = spec["mount"]
     scope.attach(guest, "disks", name, added)
 
@@ -61,6 +64,6 @@ def attach_volume(scope: Scope, document: Document) -> None:
         if scope.host_of(scope.documents[guest]) != scope.host_of(document):
             scope.problem(document, (*place, "target"), f"target: {guest} lives on another host than {id}")
             continue
-        claim_path(scope, document, (*place, "path"), guest, one["path"])
+        scope.claim_path(document, (*place, "path"), guest, one["path"])
         device = {"type": "disk", "pool": spec["pool"], "source": id.name, "path": one["path"]}
         scope.attach(guest, "devices", f"volume-{id.name}", device)

@@ -183,9 +183,8 @@ def _ports(named: Named) -> Iterator[tuple[str, str, str, int, Document, Path]]:
     for (kind, _name), document in named.items():
         spec = document.data.get("spec") or {}
         if kind == "PortForward":
-            guest = named.get(tuple(spec["target"].split("/", 1)))
-            for address, port in _sockets(spec["listen"]):
-                yield _machine(named, guest), spec.get("protocol", "tcp"), address, port, document, ("spec", "listen")
+            for address, port in _sockets(spec["listen"]):  # this machine listens, wherever its guest is
+                yield LOCAL_HOST, spec.get("protocol", "tcp"), address, port, document, ("spec", "listen")
         elif kind == "Container":
             for name, device in (spec.get("devices") or {}).items():
                 protocol, _, listen = str(device.get("listen", "")).partition(":")
@@ -208,9 +207,9 @@ def _sockets(listen: str) -> Iterator[tuple[str, int]]:
         return
 
 
-def _machine(named: Named, guest: Document | None) -> str:
+def _machine(named: Named, guest: Document) -> str:
     """Whose ports the guest's host has: this machine's unless the Host is another one, or inside of a VM."""
-    name = ((guest.data.get("spec") or {}) if guest is not None else {}).get("host", LOCAL_HOST)
+    name = (guest.data.get("spec") or {}).get("host", LOCAL_HOST)
     host = named.get(("Host", name))
     lxd = host.data["spec"]["lxd"] if host is not None else {}
     elsewhere = "url" in lxd or "virtualMachine" in lxd or (host is None and ("VirtualMachine", name) in named)

@@ -192,14 +192,6 @@ def test_a_disk_and_a_share_at_one_path() -> None:
     assert problem.summary == "path: VirtualMachine/vm has Disk/a at /data"
 
 
-def test_what_is_inside_of_a_vm_is_not_added_here() -> None:
-    inside = ("Container", "deep", "{host: nest, image: 'images:alpine'}")
-    nest = ("VirtualMachine", "nest", "{boot: {kernel: /k}, lxd: true}")
-    found = resolved(nest, inside, ("Share", "s", "{source: /s, mounts: [{target: Container/deep, path: /a}]}"))
-    assert "devices" not in found[ResourceId("Container", "deep")].spec
-    assert found[ResourceId("Share", "s")].needs == (ResourceId("Container", "deep"),)
-
-
 def test_another_machine_has_none_of_our_folders() -> None:
     far = ("Host", "far", "{lxd: {url: 'https://far:8443', serverCertificate: s, clientCertificate: c, clientKey: k}}")
     away = ("Container", "away", "{host: far, image: 'images:alpine'}")

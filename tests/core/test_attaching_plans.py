@@ -80,7 +80,7 @@ def test_a_share_of_a_guest_whose_needs_are_held_is_held() -> None:
 
 def test_what_is_in_no_guest_is_held() -> None:
     found = steps(machine(), share(VM), world=world_of(seen(machine())))
-    assert found[SITE].verb is Verb.HOLD and "inside of a VM" in found[SITE].reason
+    assert (found[SITE].verb, found[SITE].reason) == (Verb.HOLD, "VirtualMachine/vm has nothing of it")
 
 
 def test_a_share_that_nobody_mounts_is_nothing_to_do() -> None:

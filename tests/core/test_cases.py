@@ -16,7 +16,7 @@ from reconciler.model import QEMU, Change, Desired, Effect, Observed, Power, Res
 from reconciler.planning import PlanOptions, plan
 
 CASES = sorted(Path(__file__).parent.parent.joinpath("cases").glob("*.yaml"))
-TABLES = {QEMU: QEMU_TABLE, "lxd/local": LXD_TABLE, "lxd/far": LXD_TABLE}
+TABLES = {QEMU: QEMU_TABLE, "lxd/local": LXD_TABLE, "lxd/far": LXD_TABLE, "lxd/nest": LXD_TABLE}
 REMOTES = {"images": {"server": "https://images.example", "protocol": "simplestreams"}}
 
 

@@ -139,7 +139,7 @@ WRONG = [
     ("Container", "{image: busybox, host: mars}", "spec.host", 'there is no Host named "mars"', "declare one"),
     ("VirtualMachine", "{boot: {image: busybox}}", "spec.boot.image", "of type virtual-machine", ""),
     ("Volume", "{attachTo: [{target: Container/x, path: /d}]}", "spec.attachTo.0.target", "no Container named", ""),
-    ("Disk", "{size: 1GiB, attachTo: Container/web}", "spec.attachTo", "expected VirtualMachine, got Container", ""),
+    ("Disk", "{size: 1GiB, attachTo: Image/web}", "spec.attachTo", "expected Container or VirtualMachine, got Image", ""),
     ("Image", "{type: container, source: {file: missing.gz}}", "spec.source.file", "No such file", "manifest's folder"),
 ]
 

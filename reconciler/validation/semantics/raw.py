@@ -8,7 +8,7 @@ from typing import Any
 from reconciler.validation.findings import Notes
 from reconciler.validation.semantics.paths import guest_path
 
-_OURS = ("share-", "device-", "port-", "volume-")
+_OURS = ("share-", "device-", "port-", "volume-", "disk-")
 _NOT_YOURS = {
     "volatile.": "is LXD's own memory of the instance",
     "user.reconciler.": "is how we know what is ours",
