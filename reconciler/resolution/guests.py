@@ -28,12 +28,10 @@ def container(scope: Scope, document: Document) -> Desired:
     if "image" in spec:
         spec["image"], image = image_reference(scope, document, ("spec", "image"), spec["image"])
         needs |= {image} if image else set()
-    if "config" in spec:
+    attached = scope.attached.get(id, {}).get("devices", {})
     config = {**defaults(scope.machine_of(document), attached), **raw_config(spec.get("config") or {})}
     if config or "config" in spec:
         spec["config"] = config
-        spec["config"] = raw_config(spec["config"])
-    attached = scope.attached.get(id, {}).get("devices", {})
     if attached or "devices" in spec:
         spec["devices"] = {**raw_devices(spec.get("devices") or {}), **attached}
     needs |= {ResourceId("Volume", one["source"]) for name, one in attached.items() if name.startswith("volume-")}

@@ -28,26 +28,26 @@ class Surroundings:
     read:    (path, folder of the manifest, …) → contents of a file for ``files``; ManifestError when it cannot be had
     stamp:   absolute path → something that changes when the local file changes; OSError when it is not there
     remotes: the LXD client's remotes: name → {server, protocol}
-    node:    absolute path → what sort of device node it is, ``char`` or ``block``; None when it is none, or not there
     secret:  what a text with secrets is made of → a digest that tells nothing, and its bytes; ManifestError when it
              cannot be had
+    node:    absolute path → what sort of device node it is, ``char`` or ``block``; None when it is none, or not there
     """
 
     read: Callable[[str, str], bytes]
     stamp: Callable[[str], str]
     remotes: Mapping[str, Mapping[str, str]]
     node: Callable[[str], str | None] = lambda _path: None
-
     secret: Callable[[Template], tuple[str, bytes]] = lambda _parts: ("", b"")
+
 
 @dataclass(slots=True)
 class Scope:
     """One resolution. attached: guest → part of its spec → what Disks, Shares … add there, by name;
     mounted: guest → its paths that are taken, and by what;
-    image_hosts: image → the hosts that need it; identities: image → the digest of its source, once it was computed."""
     alike: VM → USB ids → the Devices of it, and of what is in it, that have these ids;
     passages: VM → protocol, port inside → the PortForward that has it;
     recipes: guest → digest → what a file with secrets is made of;
+    image_hosts: image → the hosts that need it; identities: image → the digest of its source, once it was computed."""
 
     documents: dict[ResourceId, Document]
     surroundings: Surroundings
@@ -57,10 +57,10 @@ class Scope:
     inline_images: dict[str, tuple[str, Mapping[str, Any], Document]] = field(default_factory=dict)
     attached: dict[ResourceId, dict[str, dict[str, dict[str, Any]]]] = field(default_factory=dict)
     mounted: dict[ResourceId, dict[str, str]] = field(default_factory=dict)
-
     recipes: dict[ResourceId, dict[str, Json]] = field(default_factory=dict)
     alike: dict[ResourceId, dict[tuple[str, str], list[Document]]] = field(default_factory=dict)
     passages: dict[ResourceId, dict[tuple[str, int], Document]] = field(default_factory=dict)
+
     @classmethod
     def of(cls, documents: Iterable[Document], surroundings: Surroundings) -> Scope:
         """A scope over these documents; that names are unique was checked by validation."""
@@ -198,6 +198,17 @@ class Scope:
             self.problems += [replace(problem, mark=mark, subject=subject) for problem in error.problems]
             return b""
 
+    def secret(self, document: Document, path: Path) -> tuple[str, bytes]:
+        """The digest and the bytes of the text with secrets at ``path``; problems are noted."""
+        parts = document.secrets[path]
+        try:
+            digest, contents = self.surroundings.secret(parts)
+        except ManifestError as error:
+            self.problems += [one for one in error.problems if one not in self.problems]
+            return "", b""
+        self.recipes.setdefault(document_id(document), {})[digest] = recipe(parts)
+        return digest, contents
+
     def desired(
         self,
         document: Document,
@@ -221,21 +232,11 @@ class Scope:
             metadata.get("labels") or {},
             ResourceId(id.kind, renamed) if renamed else None,
             payload or {},
+            self.recipes.get(id, {}),
         )
 
 
 def document_id(document: Document) -> ResourceId:
-    def secret(self, document: Document, path: Path) -> tuple[str, bytes]:
-        """The digest and the bytes of the text with secrets at ``path``; problems are noted."""
-        parts = document.secrets[path]
-        try:
-            digest, contents = self.surroundings.secret(parts)
-        except ManifestError as error:
-            self.problems += [one for one in error.problems if one not in self.problems]
-            return "", b""
-        self.recipes.setdefault(document_id(document), {})[digest] = recipe(parts)
-        return digest, contents
-
     """``Kind/name`` of a validated document."""
     return ResourceId(document.data["kind"], document.data["metadata"]["name"])
 
@@ -259,7 +260,6 @@ def _last(path: Sequence[str | int]) -> str:
     """The field that a path ends in, without indexes."""
     return next((part for part in reversed(path) if isinstance(part, str)), "")
 
-            self.recipes.get(id, {}),
 
 def _declared(kind: str, names: Sequence[str]) -> str:
     if not names:
