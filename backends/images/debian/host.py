@@ -30,6 +30,8 @@ from reconciler.problems import Problem, Refused
 
 BLOCK = 4096
 _PRESEED = "etc/reconciler/lxd.yaml"
+_SUBORDINATES = b"root:1000000:1000000000\nroot:1000:64536\n"
+"""Whom containers may be for the VM: nobody else, and its ordinary users (``raw.idmap``), of whom it has none itself."""
 VERITY = {"usr/sbin/dmsetup": "dmsetup"}
 _EXCLUDED = ("boot", "var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man")
 _ROOT_HASH = re.compile(r"^Root hash:\s+([0-9a-f]{64})$", re.MULTILINE)
@@ -77,6 +79,8 @@ def _own_files() -> Tree:
         "etc/acpi/PWRF/00000080": file(busybox_script("shutdown.sh"), 0o755),
         "etc/hostname": file(b"lxd-host\n"),
         "etc/resolv.conf": file(b""),
+        "etc/subuid": file(_SUBORDINATES),
+        "etc/subgid": file(_SUBORDINATES),
         _PRESEED: file(script("lxd.yaml")),
     }
     # Debian's shell is dash; ours are written for busybox, whose applets they use.
