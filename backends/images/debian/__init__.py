@@ -9,7 +9,7 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
-REVISION = 1
+REVISION = 2
 """Goes up whenever the same recipe is made into something else, so that old cache entries are left behind."""
 SUITE = "bookworm"
 """The release that is taken where none is named."""

@@ -31,7 +31,7 @@ from reconciler.problems import Problem, Refused
 BLOCK = 4096
 _PRESEED = "etc/reconciler/lxd.yaml"
 _SUBORDINATES = b"root:1000000:1000000000\nroot:1000:64536\n"
-"""Whom containers may be for the VM: nobody that it has, and its ordinary users (``raw.idmap``), none of whom it has."""
+"""Whom containers may be for the VM: nobody that it has, and ordinary users (``raw.idmap``), none of whom it has."""
 VERITY = {"usr/sbin/dmsetup": "dmsetup"}
 _EXCLUDED = ("boot", "var/cache/apt", "var/lib/apt/lists", "var/log", "usr/share/doc", "usr/share/man")
 _ROOT_HASH = re.compile(r"^Root hash:\s+([0-9a-f]{64})$", re.MULTILINE)
