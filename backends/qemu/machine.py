@@ -199,10 +199,15 @@ def _memory(spec: Spec) -> Iterator[str]:
     yield from ("-device", json.dumps({**more, "node": 0, "block-size": BLOCK, "requested-size": 0}))
 
 
+SHUTDOWN = "qemu_system_shutdown_request"
+"""What QEMU writes into its log when it is to end, with the reason."""
+
+
 def _monitors(handles: Handles) -> Iterator[str]:
     for name, handle in (("ours", handles.qmp), ("people", handles.people)):
         yield from ("-chardev", f"socket,id={name},fd={handle},server=on,wait=off")
         yield from ("-mon", f"chardev={name},mode=control")
+    yield from ("-trace", f"enable={SHUTDOWN}")  # QEMU's own log then says why it ended, whoever listens or not
 
 
 def _firmware(spec: Spec, handles: Handles) -> Iterator[str]:

@@ -129,7 +129,7 @@ def _put(seen: Seen, stored: Mapping[str, tuple[Path, str]]) -> Observed:
     if seen.answers is None:
         spec = _declared(record)
         spec["disks"] = _disks_at_rest(record, folder, spec.get("disks", {}), stored)
-        return _observed(folder, record, Power.STOPPED, Reading(spec))
+        return _observed(folder, record, Power.STOPPED, Reading(spec, conditions=_ended(folder, record)))
     return _live(seen, seen.answers)
 
 
@@ -153,6 +153,15 @@ def _observed(folder: Folder, record: Record, power: Power | None, reading: Read
         rules=reading.rules,
         room=reading.room,
     )
+
+
+def _ended(folder: Folder, record: Record) -> tuple[Condition, ...]:
+    """How a QEMU came to its end that we did not end ourselves."""
+    if record.process is None:
+        return ()
+    if process.shut_down_by_guest(folder):
+        return (Condition("Ended", True, "ShutDownByGuest", "its guest has shut it down"),)
+    return (Condition("Ended", True, "Died", process.last_words(folder)),)
 
 
 def _waiting(record: Record) -> tuple[Condition, ...]:

@@ -8,6 +8,7 @@ signalled but through a pidfd, after start time and our uuid were compared: pids
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 from collections.abc import Iterator, Sequence
@@ -18,8 +19,12 @@ from pathlib import Path
 from reconciler.backends.qemu import companions
 from reconciler.backends.qemu.companions import Companion
 from reconciler.backends.qemu.folders import Folder
+from reconciler.backends.qemu.machine import SHUTDOWN
 from reconciler.backends.qemu.records import Process, Record
 from reconciler.problems import Interrupted, Problem, Unreachable
+
+_BY_GUEST = "6"
+"""QEMU's ShutdownCause for a guest that has powered itself off."""
 
 reap, let_outlive = companions.reap, companions.let_outlive
 
@@ -83,6 +88,12 @@ def kill(process: Process, record: Record, timeout: float = 10.0) -> None:
 def last_words(folder: Folder, limit: int = 2000) -> str:
     """What QEMU itself said last."""
     return _tail(folder.qemu_log, 0, limit)
+
+
+def shut_down_by_guest(folder: Folder) -> bool:
+    """Whether the last QEMU ended because its guest had shut the machine down: it wrote that into its log."""
+    said = re.findall(rf"{SHUTDOWN} reason=(\d+)", _tail(folder.qemu_log, 0, 2000))
+    return bool(said) and said[-1] == _BY_GUEST
 
 
 def serial_tail(folder: Folder, start: int, limit: int = 3000) -> str:

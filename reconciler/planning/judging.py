@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +11,6 @@ from reconciler.model import Change, Desired, Effect, Observed, Power, Step, Ver
 from reconciler.planning.asked import Asked, hold
 from reconciler.planning.comparing import same_record
 from reconciler.planning.waiting import Changes, given, split, told, who_says
-
-LATER_FIELDS: Mapping[str, Mapping[str, object]] = {"VirtualMachine": {"restart": "never"}}
-"""Fields that this version records without acting upon them, each with the value that asks for nothing."""
 
 Notes = tuple[str, ...]
 
@@ -50,9 +47,8 @@ def settled(want: Desired, seen: Observed, notes: Notes) -> Step:
 
 
 def step(want: Desired, verb: Verb, effect: Effect, reason: str, changes: Changes, notes: Notes) -> Step:
-    """The step, with a word on what of it has no effect yet."""
-    words = (*notes, *_later_notes(want)) if verb is not Verb.NOOP else notes
-    return Step(want.id, want.backend, verb, reason, effect, changes, notes=words)
+    """The step that does this to it."""
+    return Step(want.id, want.backend, verb, reason, effect, changes, notes=notes)
 
 
 def _changing(want: Desired, effect: Effect, now: Changes, notes: Notes, reason: str) -> Step:
@@ -121,9 +117,3 @@ def _says(want: Desired, seen: Observed, field: str, value: object) -> bool:
 
 def _held(want: Desired, reason: str, effect: Effect, judged: Changes) -> Step:
     return replace(hold(want, reason), effect=effect, changes=judged)
-
-
-def _later_notes(want: Desired) -> Notes:
-    """What of it is recorded and has no effect yet; said whenever there is something to do."""
-    found = (field for field, idle in LATER_FIELDS.get(want.id.kind, {}).items() if want.spec.get(field, idle) != idle)
-    return tuple(f"{field}: recorded, and not acted upon by this version" for field in found)

@@ -241,14 +241,10 @@ class Daemon:
     def _rules(self, wanted: Wanted) -> Rules:
         act = not (self.status.suspended or self.options.observe)
         why = self.status.suspended or "observe only"
-        drift = str(getattr(wanted, "drift", "") or "heal")
-        return Rules(wanted.approve, drift, act, why, self._ended_well, self._pause)
+        return Rules(wanted.approve, wanted.drift, act, why, self._pause)
 
     def _pause(self, id: ResourceId) -> float:
         return self.restarts.pause(id, time.monotonic())
-
-    def _ended_well(self, _id: ResourceId) -> bool:
-        return False
 
     # -- what came back ---------------------------------------------------------------------------------------------
 

@@ -19,14 +19,13 @@ _ENDED = (Power.STOPPED, Power.ERROR)
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What holds in this environment. drift: ``heal`` or ``report``, for what does not say it itself;
-    act: False: look and report, touch nothing; ended_well: whether a VM was shut down by its own guest;
+    act: False: look and report, touch nothing;
     pause: seconds that a guest which ended has to wait before it is started again."""
 
     approve: Mapping[str, bool] = field(default_factory=dict)
     drift: str = "heal"
     act: bool = True
     why_not: str = "only watching"
-    ended_well: Callable[[ResourceId], bool] = lambda _id: False
     pause: Callable[[ResourceId], float] = lambda _id: 0.0
 
 
@@ -81,16 +80,16 @@ def _held(plan: Plan, step: Step, want: Desired | None, world: World, rules: Rul
     if policy == "report" and is_drift(want, seen):
         fields = ", ".join(change.field for change in step.changes)
         return Held("DriftReported", f"changed by somebody else: {fields or step.reason}")
-    return _of_ended(step.id, want, rules) if has_ended(want, seen) else None
+    return _of_ended(want, seen, rules) if seen is not None and has_ended(want, seen) else None
 
 
-def _of_ended(id: ResourceId, want: Desired, rules: Rules) -> Held | None:
+def _of_ended(want: Desired, seen: Observed, rules: Rules) -> Held | None:
     restart = want.spec.get("restart", "always")
     if restart == "never":
         return Held("Ended", "it has ended, and restart: never leaves it so")
-    if restart == "on-failure" and rules.ended_well(id):
+    if restart == "on-failure" and any(one.reason == "ShutDownByGuest" for one in seen.conditions):
         return Held("Ended", "its guest has shut it down, and restart: on-failure leaves it so")
-    pause = rules.pause(id)
+    pause = rules.pause(want.id)
     if pause <= 0:
         return None
     return Held("CrashLoop", f"it ends again and again: started again in {pause:.0f} s", pause)

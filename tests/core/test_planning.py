@@ -231,10 +231,3 @@ def test_an_image_that_is_not_known_is_not_a_changed_one(policy: str, image: dic
         world=world_of(Observed(ours.id, LXD, {**bare, **image}, Power.RUNNING, True, "", "test", desired.spec)),
     )
     assert later.in_sync and later.steps[0].notes == ()
-
-
-def test_what_is_not_acted_upon_yet_is_said_when_it_is_applied() -> None:
-    machine = Desired(ResourceId("VirtualMachine", "vm"), LXD, {"restart": "always", "lxd": False})
-    (step,) = planned(machine, world=world_of(backends=(LXD,))).steps
-    assert step.notes == ("restart: recorded, and not acted upon by this version",)
-    assert planned(want(), world=world_of(backends=(LXD,))).steps[0].notes == ()
