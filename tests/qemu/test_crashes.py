@@ -24,6 +24,9 @@ DISK = {"size": MIB, "format": "qcow2", "readOnly": False}
 MOST = 60
 """More boundaries than any apply has."""
 
+EVERY = pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.proof)])
+"""Each boundary takes seconds: always some of them, all of them with ``./just proofs``."""
+
 BOUNDARIES: tuple[tuple[Any, str], ...] = (
     (Monitor, "execute"),
     (Monitor, "execute_with"),
@@ -70,9 +73,10 @@ def _arm(boundary: int) -> None:
         setattr(home, name, wrap(getattr(home, name)))
 
 
-def test_create(lab: Lab) -> None:
+@EVERY
+def test_create(lab: Lab, every: int) -> None:
     want = lab.idle(disks={"own": DISK}, nics={"eth0": {"type": "user", "model": "virtio-net-pci"}})
-    for boundary in range(1, MOST):
+    for boundary in range(1, MOST, every):
         died = die_at(boundary, lambda: lab.apply(want))
         lab.converge(want)
         assert len(holders(lab.state)) == 1
@@ -84,11 +88,12 @@ def test_create(lab: Lab) -> None:
     raise AssertionError("an apply without an end")
 
 
+@EVERY
 @pytest.mark.parametrize("change", ["restarted", "off", "renamed"])
-def test_change(lab: Lab, change: str) -> None:
+def test_change(lab: Lab, change: str, every: int) -> None:
     start = lab.idle(disks={"own": DISK}, power="stopped" if change == "renamed" else "running")
     want = {"restarted": _restarted, "off": _off, "renamed": _renamed}[change](start)
-    for boundary in range(1, MOST):
+    for boundary in range(1, MOST, every):
         lab.converge(start)
         own = lab.folder().disk("own", "qcow2").stat().st_ino
         died = die_at(boundary, lambda: lab.apply(want))
@@ -104,10 +109,11 @@ def test_change(lab: Lab, change: str) -> None:
     raise AssertionError("an apply without an end")
 
 
-def test_delete(lab: Lab) -> None:
+@EVERY
+def test_delete(lab: Lab, every: int) -> None:
     other = ResourceId("VirtualMachine", "other")
     want = lab.idle(disks={"own": DISK})
-    for boundary in range(1, MOST):
+    for boundary in range(1, MOST, every):
         lab.converge(want, lab.idle(other.name, power="stopped"))
         died = die_at(boundary, lambda: lab.delete(VM))
         lab.delete(VM)

@@ -14,6 +14,7 @@ from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.inside import growing, mounts
 from reconciler.model import Condition, Desired, Effect, Verb
 from reconciler.problems import Refused
+from tests.qemu.test_crashes import EVERY
 from tests.qemu.test_hotplug import boot_id, but, live, until
 from tests.support.qemu import MIB, Lab
 
@@ -160,6 +161,7 @@ def test_a_disk_grows_and_its_file_system_with_it(linux: Lab) -> None:
     assert boot_id(linux) == before
 
 
+@pytest.mark.proof
 def test_what_did_not_grow_grows_with_the_next_start(linux: Lab) -> None:
     vm, data = linux.busybox(), disk(linux)
     want = with_disks(vm, data, mount="/data")
@@ -205,6 +207,7 @@ def test_what_is_in_use_stays_mounted_and_plugged_in(linux: Lab) -> None:
     assert boot_id(linux) == before
 
 
+@pytest.mark.proof
 def test_what_the_guest_does_by_itself_is_seen(linux: Lab) -> None:
     vm, data = linux.busybox(), disk(linux)
     want = with_disks(vm, data, mount="/data")
@@ -229,6 +232,7 @@ def test_what_the_guest_does_by_itself_is_seen(linux: Lab) -> None:
     assert linux.plan(data, left)[0].in_sync
 
 
+@pytest.mark.proof
 def test_without_the_programs_and_without_the_agent(linux: Lab) -> None:
     vm, data = linux.busybox(), disk(linux)
     want = with_disks(vm, data, mount="/data")
@@ -257,6 +261,7 @@ def test_a_guest_without_an_agent_mounts_by_itself(lab: Lab) -> None:
     assert not any(file_of(lab).read_bytes())
 
 
+@pytest.mark.proof
 def test_a_blank_disk_that_may_not_be_written_and_two_that_cannot_be_told_apart(linux: Lab) -> None:
     vm = linux.busybox()
     blank, one, two = disk(linux), disk(linux, "a-name-that-is-long-1"), disk(linux, "a-name-that-is-long-2")
@@ -295,11 +300,12 @@ def die_in_the_guest(work: Any, turn: int) -> bool:
 
 
 @pytest.mark.timeout(900)
-def test_killed_at_every_command_in_the_guest(linux: Lab) -> None:
+@EVERY
+def test_killed_at_every_command_in_the_guest(linux: Lab, every: int) -> None:
     vm = linux.busybox()
     linux.converge(vm)
     before = boot_id(linux)
-    for turn in range(20):
+    for turn in range(0, 20, every):
         data = disk(linux, f"data{turn}", 8 * MIB)
         linux.converge(data)
         want = with_disks(vm, data, mount="/data")

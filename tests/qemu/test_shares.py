@@ -12,7 +12,7 @@ import pytest
 from reconciler.backends.qemu.shares import program
 from reconciler.model import Change, Desired, Effect, Power, ResourceId, Verb
 from reconciler.problems import BackendError
-from tests.qemu.test_crashes import MOST, die_at
+from tests.qemu.test_crashes import EVERY, MOST, die_at
 from tests.support.qemu import MIB, Lab, holders, remains, share
 
 VM = ResourceId("VirtualMachine", "vm")
@@ -248,10 +248,11 @@ def test_a_guest_that_cannot_mount_it_is_named(linux: Lab, folder: Path) -> None
     assert linux.inside("cat", "/real/data/hello") == "from the host"
 
 
+@EVERY
 @pytest.mark.parametrize("moment", ["birth", "life"])
-def test_whatever_a_crash_leaves_is_finished_or_taken_away(lab: Lab, folder: Path, moment: str) -> None:
+def test_whatever_a_crash_leaves_is_finished_or_taken_away(lab: Lab, folder: Path, moment: str, every: int) -> None:
     want = lab.idle(shares={"data": share(folder)})
-    for boundary in range(1, MOST):
+    for boundary in range(1, MOST, every):
         if moment == "life":
             lab.converge(lab.idle())
         died = die_at(boundary, lambda: lab.apply(want))

@@ -83,6 +83,7 @@ def test_it_comes_and_goes_with_a_restart(lab: Lab) -> None:
     assert gone(lab)
 
 
+@pytest.mark.proof
 def test_a_swtpm_that_died_is_drift_and_one_that_hangs_ends_with_its_vm(lab: Lab) -> None:
     want = lab.idle(tpm=True)
     lab.converge(want)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.nested import Outer, outer_host
 
 KEY = {"usb": {"vendor": "46f4", "product": "0001", "serial": "KEY1"}}
@@ -20,6 +22,7 @@ def after_a_while(outer: Outer, attached: bool) -> dict[str, object]:
     return seen
 
 
+@pytest.mark.proof
 def test_a_stick_comes_back_by_itself(images: Path, tmp_path: Path) -> None:
     with outer_host(images, tmp_path) as outer:
         seen = outer.engine("apply")
