@@ -21,6 +21,7 @@ _CLOUD_INIT = Rule(Effect.RESTART, "a changed cloud-init is a new instance-id: i
 _NEXT_SESSION = Rule(Effect.LIVE, "the running container keeps the old value; exec and the next start see the new one")
 _LATER = Rule(Effect.LIVE, "concerns only what LXD does with it later")
 _FILES = "written, or removed if it is still what we put; whoever reads it only at its start does not notice"
+_PROGRAMS = Rule(Effect.LIVE, "programs that run keep the old one until they start again")
 _FIXED = Rule(Effect.IMPOSSIBLE, "LXD cannot change it once it exists")
 _VIRTUAL_MACHINE = Rule(Effect.IMPOSSIBLE, "a key for LXD's virtual machines, not for containers")
 
@@ -127,6 +128,9 @@ CONTAINER = {
     "ephemeral": Rule(Effect.LIVE, "concerns what happens when it stops"),
     "files.**": Rule(Effect.LIVE, _FILES),
     "run": Rule(Effect.LIVE, "commands with when: change run now"),
+    "user.**": Rule(Effect.LIVE, "whoever is logged in notices at the next login"),
+    "timezone": _PROGRAMS,
+    "locale": _PROGRAMS,
     **_MISCELLANEOUS,
     **_LIMITS,
     **_MACHINERY,

@@ -31,7 +31,8 @@ class Mark:
 
     applied: the spec that it set; pending: what of it is not finished
     image:   what the guest was created from: the ``image`` of its spec, with the ``fingerprint`` in LXD
-    owed:    what its next start has to do besides: "create", for commands of a guest that was created stopped
+    owed:    what its next start has to do besides: "create", for a guest that was created stopped (its commands, its
+             account …); "home", when the account, time zone or locale changed while it was
     later:   the whole wanted spec, while parts of it wait for the next start
     """
 
@@ -54,6 +55,11 @@ def read_mark(config: Mapping[str, str], id: str) -> Mark | None:
         return None
     applied, image, later = (_json(config.get(key)) for key in (APPLIED, IMAGE, LATER))
     return Mark(environment, id, applied, pending, image, config.get(OWED) or None, later)
+
+
+def unfinished(mark: Mark, up: bool) -> str | None:
+    """What an apply has to finish. up: it runs, so that what its start owes is due, whoever started it."""
+    return mark.pending or (mark.owed if up else None)
 
 
 def mark_config(mark: Mark) -> dict[str, str]:

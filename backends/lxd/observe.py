@@ -12,8 +12,9 @@ from reconciler.backends.lxd.client import Client, is_missing_project
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import rules_of
 from reconciler.backends.lxd.inside import Sight, look
-from reconciler.backends.lxd.marks import Mark, read_alias_description, read_mark
+from reconciler.backends.lxd.marks import Mark, read_alias_description, read_mark, unfinished
 from reconciler.backends.lxd.terms import containers, networks, plain
+from reconciler.backends.lxd.within import Reader, SightWithin, look_within
 from reconciler.diff import diff
 from reconciler.model import LOCAL_HOST, Condition, Observed, ResourceId, Snapshot, Spec
 from reconciler.problems import Refused
@@ -26,12 +27,14 @@ OBSERVATION = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The LXD that is looked at. host: its name in the manifests; spec: the Host's, as it was given."""
+    """The LXD that is looked at. host: its name in the manifests; spec: the Host's, as it was given;
+    read: of an LXD inside of a VM, reads files of that VM."""
 
     client: Client
     backend: str
     host: str
     spec: Spec
+    read: Reader | None = None
 
 
 def observe(place: Place, only: Collection[ResourceId] | None) -> Snapshot:
@@ -95,12 +98,18 @@ def _list(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
 def _containers(place: Place, within: Deadline) -> Iterator[Observed]:
     found = [raw for raw in _list(place, within, "instances") if raw["type"] == "container"]
     plugged = any(raw["devices"] and containers.is_up(raw) for raw in found)
-    sight = look(place.client, within) if plugged else Sight()
+    sight: Sight | SightWithin = Sight()
+    if plugged:
+        sight = look_within(place.client, place.read, found, within) if place.read else look(place.client, within)
     for raw in found:
         yield observed_container(raw, place.backend, sight)
 
 
-def observed_container(raw: Mapping[str, Any], backend: str, sight: Sight = Sight()) -> Observed:  # noqa: B008 frozen
+def observed_container(
+    raw: Mapping[str, Any],
+    backend: str,
+    sight: Sight | SightWithin = Sight(),  # noqa: B008 frozen
+) -> Observed:
     """One instance as we see it; sight: what can be seen of it besides."""
     id = ResourceId("Container", raw["name"])
     mark = read_mark(raw["config"], str(id))
@@ -122,7 +131,7 @@ def observed_container(raw: Mapping[str, Any], backend: str, sight: Sight = Sigh
         revision=revision(*(raw[key] for key in _REVISED), sorted(missing)),
         environment=mark.environment if mark else None,
         applied=mark.applied if mark else None,
-        pending=mark.pending if mark else None,
+        pending=unfinished(mark, containers.is_up(raw)) if mark else None,
         needs=tuple(_container_needs(raw)),
         conditions=(*_waiting(mark), *_device_conditions(raw, missing)),
         later=mark.later if mark else None,

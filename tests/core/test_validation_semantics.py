@@ -11,6 +11,7 @@ from reconciler.validation.machine import this_machine
 from tests.support.manifests import problems, said, written
 
 CPUS = this_machine().cpus
+ROOTFS = f"rootfsUrl: 'https://b', rootfsSha256: {'b' * 64}"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,8 @@ CPUS = this_machine().cpus
             '7:42: files[1].path: "/a" is already that of entry 1',
             "a path of its own",
         ),
+        ("Container", "image: a\nuser: {name: root}", "7:16: user.name: root is there in any case", "people"),
+        ("Container", "image: a\nuser: {name: a, home: /home/../etc}", "7:25: user.home:", "without"),
         ("Container", "image: a\nready: {log: '('}", "7:16: ready.log: not a regular expression", "backslash"),
         ("Container", "image: a\nrun: [{command: ['']}]", "run[0].command[0]: the program's name is empty", ""),
         ("Container", "image: a\nconfig: {volatile.x: 1}", "7:12: config.volatile.x: is LXD's own memory", "take it out"),
@@ -73,6 +76,13 @@ CPUS = this_machine().cpus
         ("VirtualMachine", "boot: {image: {source: {server: 'https://a', alias: b}}}", "image servers give images for", ""),
         ("Image", "type: container\nsource: {file: a, format: raw}", "7:21: source.format: only disk images", ""),
         ("Image", "type: virtual-machine\nsource: {file: a, rootfs: b}", "source.rootfs: only images for containers", ""),
+        (
+            "Image",
+            f"type: virtual-machine\nsource: {{url: 'https://a', sha256: {'a' * 64}, {ROOTFS}}}",
+            "source.rootfsUrl: only images for containers",
+            "",
+        ),
+        ("Image", "type: virtual-machine\nsource: {build: {recipe: debian, kernel: a}}", "recipe debian has no", "suite"),
         ("Image", "type: virtual-machine\nsource: {server: 'https://a', alias: b}", "image servers give images", ""),
         ("Image", "type: container\nsource: {build: {recipe: busybox, suite: a}}", "recipe busybox has no use for it", "files"),
         ("Image", "type: container\nsource: {build: {recipe: lxd-host}}", "makes images for virtual machines", ""),

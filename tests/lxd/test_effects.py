@@ -562,6 +562,9 @@ ELSEWHERE = {
     ("Container", "metadata.name"): "test_containers.test_a_renamed_container_keeps_its_disk",
     ("Container", "image.**"): "test_containers.test_a_followed_image_replaces_and_volumes_survive",
     ("Container", "profiles"): "test_effects.test_profiles_restart",
+    ("Container", "user.**"): "test_home.test_an_account_is_set_up_changed_and_taken_back_while_it_runs",
+    ("Container", "timezone"): "test_home.test_an_account_is_set_up_changed_and_taken_back_while_it_runs",
+    ("Container", "locale"): "test_home.test_an_account_is_set_up_changed_and_taken_back_while_it_runs",
     ("Container", "devices.*"): "test_devices.test_a_character_device",
     ("Container", "devices.*.*"): "test_devices.test_what_of_a_card_changes_in_place_and_what_plugs_it_in_anew",
     (

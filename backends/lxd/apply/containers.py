@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from reconciler.backends.lxd.apply import plugging, power
+from reconciler.backends.lxd.apply import home, plugging, power
+from reconciler.backends.lxd.apply.bringing_up import HOME, bring_up, note, risky
 from reconciler.backends.lxd.apply.editing import Raw, devices_after, edit, merged, remarked
-from reconciler.backends.lxd.apply.guest import put_files, run_commands, take_files_away
+from reconciler.backends.lxd.apply.guest import take_files_away
 from reconciler.backends.lxd.apply.plugging import BODY
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.client import Conflicting, Missing
@@ -21,17 +21,14 @@ from reconciler.backends.lxd.marks import (
     read_alias_description,
     read_mark,
     renaming,
+    unfinished,
 )
-from reconciler.backends.lxd.readiness import wait_until_ready
 from reconciler.backends.lxd.terms import containers as terms
 from reconciler.backends.lxd.terms.values import read_bool
 from reconciler.model import Change, Power, Spec
-from reconciler.ports import only_watching
-from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused
+from reconciler.problems import BackendError, Interrupted, Problem, Refused
 
 _USUAL = {"profiles": ["default"], "ephemeral": False}  # LXD's own choice, for what is no longer said
-_PATIENCE = 120.0
-_MOMENT = 0.15
 _APART = "limits.cpu"  # in one request with limits.memory the cpuset stays old
 
 
@@ -41,11 +38,11 @@ def create(task: Task) -> None:
     if there is not None:
         _resume(task, there.metadata)
         return
-    risky = _risky(task.spec)
+    more = risky(task.spec)
     task.tell("creating")
     source, image = _source(task)
     plugging.preflight(task, task.spec.get("devices") or {})
-    mark = task.mark("create" if risky else None, image, _owed(task.spec))
+    mark = task.mark("create" if more else None, image, _owed(task.spec))
     body = {
         "name": task.name,
         "type": "container",
@@ -65,7 +62,7 @@ def create(task: Task) -> None:
             raise
         _resume(task, there.metadata)  # it appeared since we looked: by an earlier try of ours, or by somebody else
         return
-    _bring_up(task, pending=mark.pending, files=None, now=Power.STOPPED)
+    bring_up(task, pending=mark.pending, files=None, now=Power.STOPPED)
 
 
 def update(task: Task) -> None:
@@ -79,7 +76,7 @@ def _update(task: Task) -> None:
     raw = task.client.get("instances", task.name, within=task.deadline).metadata
     mark = _mark(task, raw)
     task.check_ours(mark)
-    pending = mark.pending if mark else None
+    pending = unfinished(mark, terms.is_up(raw)) if mark else None
     _check_root_disk(task, raw)
     if task.spec.get("power") == Power.STOPPED:
         if task.special("ephemeral"):
@@ -177,16 +174,11 @@ def _source(task: Task) -> tuple[dict[str, str], dict[str, Any]]:
     return {"type": "image", "fingerprint": fingerprint}, {**image, "fingerprint": fingerprint}
 
 
-def _risky(spec: Spec) -> bool:
-    """Whether there is more to do after the instance stands than its power, which anybody can see."""
-    ready = set(spec.get("ready") or ()) - {"timeout"}
-    return bool(spec.get("files") or spec.get("run") or ready)
-
-
 def _owed(spec: Spec) -> str | None:
     """What is left for the first start of a guest that is created stopped."""
     commands = any(one["when"] == "create" for one in spec.get("run") or ())
-    return "create" if commands and spec.get("power") == Power.STOPPED else None
+    wanted = commands or any(spec.get(part) for part in home.FIELDS)
+    return "create" if wanted and spec.get("power") == Power.STOPPED else None
 
 
 def _resume(task: Task, raw: Raw) -> None:
@@ -216,20 +208,26 @@ def _settle(task: Task, pending: str | None) -> None:
     finishing = bool(pending)
     files = None if finishing else _changed_files(task)
     commands = finishing or any(change.path[0] in ("files", "run") for change in task.step.changes)
-    risky = finishing or bool(files) or commands
-    if risky:
-        _note(task, pending or "update")
+    if commands or files or home.concerned(task):
+        pending = pending or ("update" if commands or files else HOME)
+        note(task, pending)
         take_files_away(task)  # before the mark forgets them
+        home.take_back(task)
+        _owe(task)
     _configure(task, everything=finishing)
-    _bring_up(task, pending=(pending or "update") if risky else None, files=files)
+    bring_up(task, pending=pending, files=files)
+
+
+def _owe(task: Task) -> None:
+    """What can only be changed while it runs is done at its next start, where it is to be down now."""
+    if task.spec.get("power") == Power.STOPPED and home.concerned(task):
+        raw = task.client.get("instances", task.name, within=task.deadline).metadata
+        owed = {OWED: raw["config"].get(OWED) or HOME}
+        task.client.patch(("instances", task.name), {"config": owed}, task.deadline)
 
 
 def _changed_files(task: Task) -> set[str]:
     return {change.path[1] for change in task.step.changes if change.path[0] == "files" and len(change.path) > 1}
-
-
-def _note(task: Task, pending: str) -> None:
-    task.client.patch(("instances", task.name), {"config": {PENDING: pending}}, task.deadline)
 
 
 def _configure(task: Task, everything: bool) -> None:
@@ -324,72 +322,3 @@ def _check_root_disk(task: Task, raw: Raw) -> None:
                 hint='keep a disk device with path "/", or a profile that has one',
             )
         )
-
-
-def _bring_up(task: Task, pending: str | None, files: Collection[str] | None, now: Power | None = None) -> None:
-    """Files, power, commands, readiness; then the mark says that nothing is pending.
-
-    files: which of them, None for all; now: what it is doing, when that is known
-    """
-    put_files(task, files)
-    wanted = task.spec.get("power", Power.RUNNING)
-    now = now or power.power_now(task.client, task.name, task.deadline)
-    resting = wanted == Power.STOPPED or (wanted == now == Power.PAUSED and not pending)
-    if not resting:
-        pending = _run(task, pending, now)
-    if wanted == Power.PAUSED:
-        power.freeze(task.client, task.name, task.deadline, task.tell)
-    if pending:
-        settled = {PENDING: ""} if wanted == Power.STOPPED else {PENDING: "", OWED: ""}
-        task.client.patch(("instances", task.name), {"config": settled}, task.deadline)
-
-
-def _run(task: Task, pending: str | None, now: Power) -> str | None:
-    """Have it running, with what belongs to that; what is pending afterwards."""
-    starts = now is Power.STOPPED
-    if starts and _risky(task.spec):
-        raw = task.client.get("instances", task.name, within=task.deadline).metadata
-        # What is owed to it since its creation comes first, whatever else an apply was cut off in since then.
-        due = raw["config"].get(OWED) or pending or "start"
-        if due not in (pending, (pending or "").partition(", ")[0]):
-            pending = due
-            _note(task, due)
-    names = set(task.spec.get("devices") or {}) if starts else set()
-    folders = plugging.preflight(task, names)
-    started = power.start(task.console, task.deadline, task.tell, now)
-    if started and folders:
-        plugging.verify(task, folders, folders)
-    if started or pending:
-        _run_commands(task, pending or "", starts)
-        _wait_ready(task)
-    return pending
-
-
-def _run_commands(task: Task, pending: str, started: bool) -> None:
-    """The commands that are due; how many of them are done is noted on the object, so that none runs twice."""
-    stage, _, progress = pending.partition(", ")
-    when = {"create": ["create"], "update": ["change"]}.get(stage, [])
-    if started or stage in ("create", "start"):
-        when.append("start")
-    done = int(progress.split()[0]) if progress else 0
-    run_commands(task, when, done, lambda number: _note(task, f"{stage}, {number} commands done"))
-
-
-def _wait_ready(task: Task) -> None:
-    """Return when it is as ``ready`` asks, or at least still up a moment after its start; else GuestFailed."""
-    ready = task.spec.get("ready") or {}
-    patience = float(ready.get("timeout", _PATIENCE))
-    try:
-        if not _risky({"ready": ready}):
-            only_watching()
-            time.sleep(_MOMENT)  # an init that exits does so at once; there is nothing else to wait on
-        else:
-            task.tell("waiting until it is ready")
-        summary = wait_until_ready(task.console, ready, task.deadline.within(patience))[-1]
-    except Missing:
-        raise GuestFailed(Problem("it went down and, being ephemeral, is gone", subject=str(task.step.id))) from None
-    if summary.status:
-        return
-    what = "it went down right after its start" if summary.status is None else f"not ready: {summary.message}"
-    detail = task.console.last_words()
-    raise GuestFailed(Problem(what, subject=str(task.step.id), detail=detail or None, hint=power.advice(task.console)))

@@ -105,7 +105,9 @@ class Client:
         from reconciler.backends.lxd.client.streaming import ask
 
         self.requests += 1
-        answer = ask(self.address, method, _target(path, self._scope(path) | query), _seconds(within, query), sink)
+        answer = ask(
+            self.address, method, _target(path, self._scope(path) | dict(query)), _seconds(within, query), sink
+        )
         if not answer.ok:
             understand(answer, _words(method, path), writing=False)
         return answer

@@ -37,11 +37,21 @@ def container(notes: Notes, spec: Spec) -> None:
     if spec.get("ephemeral") and spec.get("power") == "stopped":
         hint = "LXD deletes an ephemeral container when it stops: take one of the two out"
         notes.note(("spec", "ephemeral"), "contradicts power: stopped", hint)
+    if "user" in spec:
+        _user(notes, spec["user"])
     if "config" in spec:
         config(notes, ("spec", "config"), spec["config"])
         overlaps(notes, spec, _FIELD_OF_KEY)
     if "devices" in spec:
         devices(notes, ("spec", "devices"), spec["devices"])
+
+
+def _user(notes: Notes, user: Spec) -> None:
+    if user["name"] == "root":
+        notes.note(("spec", "user", "name"), "root is there in any case", "name the account that people use")
+    for part in ("home", "shell"):
+        if part in user:
+            guest_path(notes, ("spec", "user", part), user[part], file=True)
 
 
 def machine(notes: Notes, spec: Spec) -> None:

@@ -1,0 +1,53 @@
+"""Requests whose headers count, or whose answer need not fit into memory: files of guests. One connection each."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Callable
+
+from reconciler.backends.lxd.address import Address
+from reconciler.backends.lxd.client.answers import Answer
+from reconciler.backends.lxd.client.websockets import connect, silence
+
+_CHUNK = 256 * 1024
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP on a socket of ours: a unix socket, or pinned TLS."""
+
+    def __init__(self, address: Address, timeout: float) -> None:
+        super().__init__("lxd", timeout=timeout)
+        self._address = address
+
+    def connect(self) -> None:
+        self.sock = connect(self._address, float(self.timeout or 0.0))
+
+
+def ask(
+    address: Address, method: str, target: str, timeout: float, sink: Callable[[bytes], None] | None = None
+) -> Answer:
+    """GET or HEAD. sink: gets the body of a good answer piece by piece, each within ``timeout`` seconds.
+
+    Raises Unreachable, also when the answer ends too early.
+    """
+    connection = _Connection(address, timeout)
+    try:
+        return _ask(connection, method, target, sink)
+    except (http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
+        raise silence(address, error) from error
+    finally:
+        connection.close()
+
+
+def _ask(connection: _Connection, method: str, target: str, sink: Callable[[bytes], None] | None) -> Answer:
+    connection.request(method, target)
+    response = connection.getresponse()
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if sink is None or not 200 <= response.status < 300:
+        return Answer(response.status, "", response.read(), headers)
+    while data := response.read(_CHUNK):
+        sink(data)
+    if response.length:
+        raise http.client.IncompleteRead(b"", response.length)
+    return Answer(response.status, "", b"", headers)
