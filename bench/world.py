@@ -105,7 +105,12 @@ def world() -> Iterator[World]:
         daemon.preseed(client)
         client.close()
         environment = {"RECONCILER_STATE_DIR": str(folder / "state"), "LXD_SOCKET": str(running.socket)}
-        yield World(folder, running.socket, environment)
+        here = World(folder, running.socket, environment)
+        try:
+            yield here
+        finally:
+            if machines := here.run("get", "VirtualMachine", "-o", "name").split():
+                here.run("delete", "--yes", "--confirm-delete", *machines)
     finally:
         daemon.stop(folder / "lxd", timeout=300)
         shutil.rmtree(folder)
