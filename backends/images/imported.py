@@ -8,7 +8,7 @@ from pathlib import Path
 
 from reconciler.backends.images import diskfile
 from reconciler.backends.images.cache import Facts
-from reconciler.backends.images.sources import bring, copy
+from reconciler.backends.images.sources import bring, bring_rootfs
 from reconciler.backends.images.tarscan import scan
 from reconciler.model import Spec
 from reconciler.ports import Tell
@@ -18,19 +18,18 @@ SQUASHFS = b"hsqs"
 
 
 def container(source: Spec, folder: Path, tell: Tell) -> Facts:
-    """A unified tarball, or metadata with ``rootfs`` beside it; checked, and named as LXD expects."""
+    """A unified tarball, or metadata with a root file system beside it; checked, and named as LXD expects."""
     brought = bring(source, folder, tell)
+    rootfs = bring_rootfs(source, folder, tell)
     tell("looking through the image")
-    if "rootfs" not in source:
+    if rootfs is None:
         _whole(brought.path, brought.name)
         return _facts(folder, brought.path.name, None)
     if not scan(brought.path, brought.name, "metadata").metadata:
         raise Refused(Problem(f"{brought.name}: no metadata.yaml in it"))
-    rootfs = folder / "rootfs"
-    copy(Path(source["rootfs"]), rootfs)
-    if not _is_squashfs(rootfs):
-        scan(rootfs, source["rootfs"], "rootfs")
-    return _facts(folder, brought.path.name, rootfs.name)
+    if not _is_squashfs(rootfs.path):
+        scan(rootfs.path, rootfs.name, "rootfs")
+    return _facts(folder, brought.path.name, rootfs.path.name)
 
 
 def _is_squashfs(path: Path) -> bool:

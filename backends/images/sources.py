@@ -35,8 +35,18 @@ class Brought:
 
 def bring(source: Spec, folder: Path, tell: Tell) -> Brought:
     """The file that the source names, as ``folder/image``. Raises Refused, Unreachable."""
+    return _bring(source, folder / "image", tell)
+
+
+def bring_rootfs(source: Spec, folder: Path, tell: Tell) -> Brought | None:
+    """The second file of a split image, as ``folder/rootfs``; None for an image of one file. Raises likewise."""
+    names = {"rootfs": "file", "rootfsUrl": "url", "rootfsSha256": "sha256"}
+    second = {names[key]: value for key, value in source.items() if key in names}
+    return _bring(second, folder / "rootfs", tell) if second else None
+
+
+def _bring(source: Spec, path: Path, tell: Tell) -> Brought:
     promised = _digest_of(source)
-    path = folder / "image"
     if "url" in source:
         if promised is None:
             raise Refused(

@@ -119,6 +119,8 @@ def _source(scope: Scope, document: Document, source: Mapping[str, Any]) -> dict
             resolved[key] = scope.path(document, source[key])
     if "file" in resolved:
         resolved["stamp"] = _stamp(scope, document, resolved["file"])
+    if "rootfs" in resolved:
+        resolved["rootfsStamp"] = _stamp(scope, document, resolved["rootfs"], "rootfs")
     if build := source.get("build"):
         paths = {key: scope.path(document, build[key]) for key in ("kernel", "modules") if key in build}
         resolved["build"] = {**build, **paths}
@@ -127,12 +129,12 @@ def _source(scope: Scope, document: Document, source: Mapping[str, Any]) -> dict
     return resolved
 
 
-def _stamp(scope: Scope, document: Document, path: str) -> str:
+def _stamp(scope: Scope, document: Document, path: str, field: str = "file") -> str:
     try:
         return scope.surroundings.stamp(path)
     except OSError as error:
-        where = ("spec", "source", "file") if document.data["kind"] == "Image" else ("spec",)
+        where = ("spec", "source", field) if document.data["kind"] == "Image" else ("spec",)
         scope.problem(
-            document, where, f"file: {path}: {error.strerror}", "the path is taken from the manifest's folder"
+            document, where, f"{field}: {path}: {error.strerror}", "the path is taken from the manifest's folder"
         )
         return ""

@@ -136,7 +136,7 @@ LETTER = 'beginning with a letter and not ending with "-"'
             None,
         ),
         ("Image", f"type: container\nsource: {{file: a, rootfsUrl: 'https://a', rootfsSha256: {'a' * 64}}}", "", None),
-        ("Image", f"type: container\nsource: {{file: a, rootfsSha256: {'a' * 64}}}", "expected one of rootfs or rootfsUrl", None),
+        ("Image", f"type: container\nsource: {{file: a, rootfsSha256: {'a' * 64}}}", "expected one of rootfs", None),
         ("Image", "type: container\nsource: {file: a, sha256: abc}", "a SHA-256 of 64 lower-case hex", None),
         ("Image", f"type: container\nsource: {{file: a, sha256: {'A' * 64}}}", "got", "write it in lower case"),
         ("Image", f"type: container\nsource: {{file: a, sha256: {'a' * 63}}}", "got", None),

@@ -127,6 +127,38 @@ def test_evil_images(state: Path, name: str) -> None:
     assert said in verdict(gzip.compress(plain(members)), state, "image.tar.gz")
 
 
+EVIL_HALVES: dict[str, tuple[Members, str]] = {
+    "upwards": ([folder("."), member("../x", b"x")], "leads outside"),
+    "absolute": ([member("/etc/cron.d/x", b"x")], "absolute"),
+    "through a link": ([symlink("a", "/etc"), member("a/x", b"x")], "symbolic link"),
+    "hard link upwards": ([hardlink("x", "../x")], "leads outside"),
+    "hard link through a link": ([symlink("a", "/etc"), hardlink("b", "a/shadow")], "symbolic link"),
+    "a device outside of dev": ([device("sda", tarfile.BLKTYPE)], "device outside"),
+    "nothing": ([], "not a tarball"),
+}
+
+
+@pytest.mark.parametrize("name", EVIL_HALVES)
+def test_evil_root_file_systems_of_split_images(state: Path, name: str) -> None:
+    members, said = EVIL_HALVES[name]
+    about, root = state / "meta.tar.gz", state / "root.tar.gz"
+    about.write_bytes(gzip.compress(plain([member("metadata.yaml", METADATA)])))
+    root.write_bytes(gzip.compress(plain(members)))
+    with pytest.raises(Refused, match=said):
+        container_image({"file": str(about), "rootfs": str(root)}, state, quiet)
+    assert not [left for left in (state / "images").rglob("*") if not left.is_dir()]
+
+
+def test_metadata_with_more_than_metadata(state: Path) -> None:
+    """The first half holds what LXD is to know, and nothing that would be unpacked over the second."""
+    about, root = state / "meta.tar", state / "root.tar"
+    root.write_bytes(plain([folder("etc")]))
+    for extra, said in ((member("rootfs/etc/shadow", b"x"), "at the top"), (symlink("templates", "/"), "plain file")):
+        about.write_bytes(plain([member("metadata.yaml", METADATA), extra]))
+        with pytest.raises(Refused, match=said):
+            container_image({"file": str(about), "rootfs": str(root)}, state, quiet)
+
+
 def test_another_archive_behind_the_end(state: Path) -> None:
     """One tar stops at the zeros, another may read on."""
     data = plain(good()) + plain([symlink("metadata.yaml", "/etc/shadow")])

@@ -11,10 +11,11 @@ from reconciler.validation.semantics.paths import guest_path
 Spec = Mapping[str, Any]
 
 _MACHINE = "virtual-machine"
+_SECOND_FILE = frozenset(("rootfs", "rootfsUrl"))
 _USES = {
     "busybox": frozenset(("recipe", "files", "kernel", "modules")),
-    "debian": frozenset(("recipe", "suite", "packages", "files", "commands", "kernel", "modules")),
-    "lxd-host": frozenset(("recipe", "suite", "packages", "files", "commands", "kernel", "modules")),
+    "debian": frozenset(("recipe", "suite", "packages", "files", "commands")),
+    "lxd-host": frozenset(("recipe", "suite", "packages", "files", "commands")),
 }
 
 
@@ -37,8 +38,8 @@ def source(notes: Notes, path: Sequence[str | int], given: Spec, type_: str) -> 
 def _for_machine(notes: Notes, path: Sequence[str | int], given: Spec) -> None:
     if "server" in given:
         notes.note((*path, "server"), "image servers give images for containers", "use file or url", at_name=True)
-    if "rootfs" in given:
-        notes.note((*path, "rootfs"), "only images for containers come in two files", "take it out", at_name=True)
+    for name in sorted(_SECOND_FILE & given.keys()):
+        notes.note((*path, name), "only images for containers come in two files", "take it out", at_name=True)
 
 
 def _build(notes: Notes, path: Sequence[str | int], build: Spec, type_: str) -> None:
