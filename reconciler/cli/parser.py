@@ -284,3 +284,10 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("version", "version", "show the version", _nothing),
 )
 """name, module below reconciler.cli with ``run(arguments) -> int``, what it does, how its arguments are filled in."""
+    ("status", "daemon", "say what the running watch sees and does", _status),
+    ("events", "daemon", "show what the running watch did and saw", _events),
+    ("wait", "daemon", "wait until a resource is as it should be", _wait),
+    ("reconcile", "daemon", "have the running watch look right now", _reconcile),
+    ("suspend", "daemon", "have the running watch change nothing for a while", _suspend),
+    ("resume", "daemon", "have the running watch go on", _watched),
+    ("rollback", "daemon", "have the running watch want an earlier commit", _rollback),

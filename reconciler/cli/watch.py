@@ -11,7 +11,7 @@ from types import FrameType
 
 from reconciler.cli import DONE
 from reconciler.cli.session import opened, settings
-from reconciler.paths import private_dir, state_dir
+from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.problems import Problem, UsageError
@@ -19,8 +19,10 @@ from reconciler.watch.daemon import Daemon, Options
 from reconciler.watch.inbox import Inbox
 from reconciler.watch.journal import Journal
 from reconciler.watch.logs import sink
+from reconciler.watch.notify import Notifier
 from reconciler.watch.places import Opener
 from reconciler.watch.runs import Runs
+from reconciler.watch.serving import Server
 from reconciler.watch.source import FolderSource, Source
 
 
@@ -30,10 +32,16 @@ def run(arguments: argparse.Namespace) -> int:
     source = _source(arguments, inbox)
     state = private_dir(state_dir())
     journal = Journal((sink(arguments.log_format, sys.stderr),))
-    options = Options(arguments.resync, arguments.parallel, arguments.observe_only)
+    notifier = Notifier(os.environ)
+    options = Options(arguments.resync, arguments.parallel, arguments.observe_only, notifier.alive, notifier.most)
     daemon = Daemon(source, _opener(arguments.timeout), state, options, inbox, journal, Runs(state, _reported))
+    _serve_metrics(daemon, arguments.metrics)
+    server = Server(runtime_dir() / "watch", daemon)
     _obey_signals(daemon)
+    notifier.tell("READY=1")
     whole = daemon.run()
+    notifier.tell("STOPPING=1")
+    server.close()
     source.close()
     daemon.runs.close()
     if not whole:
@@ -41,6 +49,18 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(DONE)
     return DONE
+
+
+def _serve_metrics(daemon: Daemon, where: str | None) -> None:
+    if where is None:
+        return
+    address, _, port = where.rpartition(":")
+    if not (address and port.isascii() and port.isdigit()):
+        raise UsageError(Problem(f'--metrics: expected an address such as "127.0.0.1:9090", got "{where}"'))
+    try:
+        daemon.meter.serve(address.strip("[]"), int(port))
+    except OSError as error:
+        raise UsageError(Problem(f"--metrics: {where}: {error.strerror}")) from error
 
 
 def _source(arguments: argparse.Namespace, inbox: Inbox) -> Source:
@@ -66,9 +86,9 @@ def _reported(error: BaseException) -> None:
 
 def _obey_signals(daemon: Daemon) -> None:
     def leave(_number: int, _frame: FrameType | None) -> None:
-        if daemon.stop.is_set():
+        if daemon.work.stop.is_set():
             os._exit(DONE)
-        daemon.stop.set()
+        daemon.work.stop.set()
         daemon.inbox.nudge()
 
     def read_again(_number: int, _frame: FrameType | None) -> None:

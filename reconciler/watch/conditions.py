@@ -94,8 +94,10 @@ def of_outcome(outcome: Outcome) -> list[Condition]:
 
 def _ready(want: Desired | None, seen: Observed | None) -> Condition:
     """In sync means that the last apply saw it ready; a guest also has to be doing what it is to do."""
-    if want is None or want.id.kind not in GUESTS or seen is None:
+    if want is None or want.id.kind not in GUESTS:
         return Condition("Ready", True, "AsDeclared")
+    if seen is None:
+        return Condition("Ready", False, "Missing", "it does not exist")
     wanted = want.spec.get("power", Power.RUNNING)
     if wanted == Power.RUNNING and seen.power is not Power.RUNNING:
         return Condition("Ready", False, "NotRunning", f"it is {seen.power.value if seen.power else 'not known'}")

@@ -43,6 +43,8 @@ class Journal:
         self._sinks = sinks
         self._events: deque[Event] = deque(maxlen=_KEPT)
         self._next = first
+        self.newest = 0
+        """Counts whatever may be news to somebody."""
         self._news = threading.Condition()
 
     def tell(self, reason: str, message: str, resource: object = "", warning: bool = False) -> None:
@@ -50,6 +52,7 @@ class Journal:
         event = Event(self._next, time.time(), warning, reason, str(resource), message)
         with self._news:
             self._next += 1
+            self.newest += 1
             self._events.append(event)
             self._news.notify_all()
         for sink in self._sinks:
@@ -58,6 +61,7 @@ class Journal:
     def moved(self) -> None:
         """A condition is another one: whoever waits looks again."""
         with self._news:
+            self.newest += 1
             self._news.notify_all()
 
     def since(self, number: int) -> list[Event]:
@@ -65,7 +69,8 @@ class Journal:
         with self._news:
             return [event for event in self._events if event.number > number]
 
-    def wait(self, timeout: float) -> None:
-        """Until there is news, or the time is over."""
+    def wait(self, timeout: float, seen: int) -> None:
+        """Until there is news since ``seen`` (what ``newest`` was), or the time is over."""
         with self._news:
-            self._news.wait(timeout)
+            if self.newest == seen:
+                self._news.wait(timeout)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from reconciler.model import Outcome, ResourceId, Result, Run
 from reconciler.record import History
-from reconciler.watch.passes import Island, Looked
+from reconciler.watch.passes import Island
 
-Broken = Callable[[BaseException], None]
+Report = Callable[[BaseException], None]
 """Is told of our own bugs."""
 
 
@@ -28,14 +28,11 @@ class _Open:
 class Runs:
     """Used by one thread. That the history cannot be written takes nothing back from what was done."""
 
-    def __init__(self, state: Path, broken: Broken) -> None:
-        self.broken = broken
+    def __init__(self, state: Path, report: Report) -> None:
+        self.report = report
         self.trouble = ""
         self._state = state
         self._open: list[_Open] = []
-
-    def looked(self, looked: Looked) -> None:
-        """A pass has looked and planned."""
 
     def carried_out(self, island: Island, outcomes: list[Outcome]) -> None:
         """Steps have come to their end."""

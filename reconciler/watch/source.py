@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from reconciler.model import Desired, ResourceId
 from reconciler.preparation import Wanted, prepare_watched
-from reconciler.problems import ManifestError, Problem
+from reconciler.problems import ManifestError, Problem, UsageError
 from reconciler.watch.files import Files
 
 _TRIES = 3
@@ -27,6 +27,18 @@ class Source(Protocol):
 
     def refresh(self, force: bool = False) -> bool:
         """Look for a newer set; whether ``wanted`` or ``problems`` are others by now. force: read in any case."""
+
+    def hold(self) -> str:
+        """Why nothing may be carried out; empty when it may."""
+
+    def proved(self, wanted: Wanted) -> None:
+        """Everything of this set was found as declared."""
+
+    def rollback(self, revision: str) -> None:
+        """Want what an earlier revision says, until ``resume``. Raises UsageError."""
+
+    def resume(self) -> None:
+        """Want the newest again."""
 
     def status(self) -> Mapping[str, Any]:
         """What a person wants to know about it, as JSON: at least ``source``."""
@@ -54,6 +66,18 @@ class FolderSource:
         before = self.wanted, self.problems
         self._read()
         return (self.wanted, self.problems) != before
+
+    def hold(self) -> str:
+        return ""
+
+    def proved(self, wanted: Wanted) -> None:
+        pass
+
+    def rollback(self, revision: str) -> None:
+        raise UsageError(Problem("files have no earlier revisions", hint="watch --git has"))
+
+    def resume(self) -> None:
+        pass
 
     def status(self) -> Mapping[str, Any]:
         told = {"source": ", ".join(self._paths)}

@@ -1,0 +1,139 @@
+"""``status``, ``events``, ``wait``, ``reconcile``, ``suspend``, ``resume``, ``rollback``: asked of a running watch."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from reconciler.cli import DONE, PROBLEM
+from reconciler.cli.naming import resource_id
+from reconciler.cli.screen import show, show_json, show_problems, tell
+from reconciler.paths import runtime_dir
+from reconciler.problems import Problem
+from reconciler.view.text import Line, Span, clean, line, table
+from reconciler.watch.client import Client, find
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Find the one that watches, and ask it."""
+    client = find(runtime_dir() / "watch", arguments.environment)
+    if client is None:
+        about = f' environment "{arguments.environment}"' if arguments.environment else ""
+        hint = "start it: reconciler watch PATH"
+        show_problems([Problem(f"nobody watches{about or ' anything'}", hint=hint)])
+        return PROBLEM
+    return _VERBS[arguments.verb](client, arguments)
+
+
+def _status(client: Client, arguments: argparse.Namespace) -> int:
+    told = client.get("/v1/status")
+    if arguments.output == "json":
+        show_json(told)
+    else:
+        show(_status_lines(told))
+    return DONE if told["inSync"] else PROBLEM
+
+
+def _status_lines(told: Mapping[str, Any]) -> list[Line]:
+    on = told["state"] == "on"
+    words: list[Span | str] = [clean(str(told["environment"])), ": ", (told["state"], "good" if on else "harm")]
+    lines = [line(*words, clean(f" ({told['why']})") if told["why"] and not on else "")]
+    lines += [line(clean(f"{key}: {value}")) for key, value in told["source"].items()]
+    lines += [line((clean(one), "bad")) for problem in told["problems"] for one in problem.splitlines()]
+    if told["yieldsTo"]:
+        lines.append(line(clean(f"waits for another command: {told['yieldsTo']}")))
+    rows = [_row(one) for one in told["resources"]]
+    return [*lines, *table(["RESOURCE", "READY", "SYNCED", "WHY", "SINCE"], rows)]
+
+
+def _row(one: Mapping[str, Any]) -> list[str | Span]:
+    there = {condition["type"]: condition for condition in one["conditions"]}
+    synced, ready = there.get("Synced", {}), there.get("Ready", {})
+    notable = next(
+        (there[type] for type in ("Held", "RestartPending") if there.get(type, {}).get("status")), synced or ready
+    )
+    why = notable.get("reason", "not looked at yet")
+    message = notable.get("message") if why != "AsDeclared" else ""
+    return [
+        clean(one["id"]),
+        _tick(ready.get("status")),
+        _tick(synced.get("status")),
+        clean(f"{why}: {message}" if message else why),
+        clean(notable.get("since", "")),
+    ]
+
+
+def _tick(status: bool | None) -> Span:
+    return ("yes", "good") if status else ("?", "harm") if status is None else ("no", "bad")
+
+
+def _events(client: Client, arguments: argparse.Namespace) -> int:
+    follow = "1" if arguments.follow else "0"
+    for event in client.lines(f"/v1/events?follow={follow}"):
+        if arguments.output == "json":
+            show_json(event)
+        else:
+            what = f"{event['resource']}: " if event["resource"] else ""
+            style = "bad" if event["type"] == "Warning" else "dim"
+            show(
+                [
+                    line(
+                        (event["at"], "dim"),
+                        " ",
+                        clean(what),
+                        (clean(event["reason"]), style),
+                        ": ",
+                        clean(event["message"]),
+                    )
+                ]
+            )
+    return DONE
+
+
+def _wait(client: Client, arguments: argparse.Namespace) -> int:
+    id, type = resource_id(arguments.target), arguments.condition
+    found = client.get(
+        f"/v1/wait?resource={id}&for={type}&timeout={arguments.timeout}", timeout=arguments.timeout + 15.0
+    )
+    if found is not None:
+        return DONE
+    problem = Problem(f"not {type} within {arguments.timeout:g} s", subject=str(id), hint="reconciler status says why")
+    show_problems([problem])
+    return PROBLEM
+
+
+def _reconcile(client: Client, arguments: argparse.Namespace) -> int:
+    target = str(resource_id(arguments.target)) if arguments.target else None
+    client.post("/v1/reconcile", {"resource": target})
+    tell([line(f"Looks at {target or 'everything'} now.")])
+    return DONE
+
+
+def _suspend(client: Client, arguments: argparse.Namespace) -> int:
+    client.post("/v1/suspend", {"why": arguments.reason})
+    tell([line("Nothing is changed until: reconciler resume")])
+    return DONE
+
+
+def _resume(client: Client, _arguments: argparse.Namespace) -> int:
+    client.post("/v1/resume", {})
+    tell([line("What is declared is made so again.")])
+    return DONE
+
+
+def _rollback(client: Client, arguments: argparse.Namespace) -> int:
+    client.post("/v1/rollback", {"revision": arguments.revision})
+    tell([line(clean(f"{arguments.revision} is to be so until: reconciler resume"))])
+    return DONE
+
+
+_VERBS: Mapping[str, Callable[[Client, argparse.Namespace], int]] = {
+    "status": _status,
+    "events": _events,
+    "wait": _wait,
+    "reconcile": _reconcile,
+    "suspend": _suspend,
+    "resume": _resume,
+    "rollback": _rollback,
+}

@@ -1,0 +1,251 @@
+"""WATCH: the daemon's face: HTTP over a unix socket that only its own user may use. ``curl --unix-socket`` speaks it.
+
+    GET  /v1/status            GET  /v1/events?since=N&follow=1 (a JSON line each)         GET /metrics
+    GET  /v1/wait?resource=Kind/name&for=Ready&timeout=60
+    POST /v1/reconcile         POST /v1/suspend         POST /v1/resume         POST /v1/rollback      (JSON bodies)
+
+Requests are answered in threads of their own; what changes anything is done by the deciding thread.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import socketserver
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from reconciler.model import ResourceId
+from reconciler.paths import private_dir
+from reconciler.problems import Problem, ReconcilerError, UsageError
+from reconciler.watch.daemon import Daemon
+from reconciler.watch.told import holds, resource, status
+
+_MOST_BODY = 65536
+_MOST_CLIENTS = 64
+_CREDENTIALS = struct.Struct("3i")  # SO_PEERCRED: pid, uid, gid
+_TICK = 1.0
+"""Seconds between two looks whether somebody who waits is still there, and whether we are to end."""
+
+Answer = tuple[int, Any]
+
+
+class Server:
+    """Listens at ``folder``/<pid>.sock from its making until ``close``."""
+
+    def __init__(self, folder: Path, daemon: Daemon) -> None:
+        self.path = private_dir(folder) / f"{os.getpid()}.sock"
+        self.path.unlink(missing_ok=True)
+        self._server = _Unix(self.path, daemon)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.5,), name="face", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Nobody is answered any more."""
+        self.path.unlink(missing_ok=True)
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Unix(socketserver.ThreadingMixIn, socketserver.BaseServer):
+    daemon_threads = True
+
+    def __init__(self, path: Path, daemon: Daemon) -> None:
+        super().__init__(str(path), _Handler)
+        self.daemon = daemon
+        self._places = threading.BoundedSemaphore(_MOST_CLIENTS)
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        before = os.umask(0o177)
+        try:
+            self.socket.bind(f"/proc/self/fd/{folder}/{path.name}")  # a path of any length
+        finally:
+            os.umask(before)
+            os.close(folder)
+        self.socket.listen(_MOST_CLIENTS)
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        return self.socket.accept()
+
+    def verify_request(self, request: Any, _address: Any) -> bool:
+        """The folder is ours alone; the kernel says who it is all the same."""
+        _, uid, _ = _CREDENTIALS.unpack(request.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        return uid in (0, os.geteuid()) and self._places.acquire(blocking=False)
+
+    def process_request_thread(self, request: Any, address: Any) -> None:
+        try:
+            super().process_request_thread(request, address)
+        finally:
+            self._places.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_WR)
+        request.close()
+
+    def server_close(self) -> None:
+        self.socket.close()
+
+    def handle_error(self, _request: Any, _address: Any) -> None:
+        """Somebody hung up."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Unix
+    timeout = 30.0
+    protocol_version = "HTTP/1.0"
+
+    def do_GET(self) -> None:
+        """What is true; changes nothing."""
+        parts = urlsplit(self.path)
+        query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
+        if parts.path == "/metrics":
+            self._send(200, self.server.daemon.meter.text(), "text/plain; version=0.0.4")
+        elif parts.path == "/v1/events":
+            self._events(int(query.get("since", "0") or 0), query.get("follow") == "1")
+        else:
+            self._answer(lambda: _GET[parts.path](self.server.daemon, query), parts.path in _GET)
+
+    def do_POST(self) -> None:
+        """What somebody wants done."""
+        size = int(self.headers.get("Content-Length") or 0)
+        path = urlsplit(self.path).path
+        if size > _MOST_BODY:
+            self._answer(lambda: (413, _told([Problem("the request is too big")])), True)
+            return
+        text = self.rfile.read(size) or b"{}"
+        self._answer(lambda: _POST[path](self.server.daemon, json.loads(text)), path in _POST)
+
+    def _answer(self, work: Callable[[], Answer], known: bool) -> None:
+        if not known:
+            self._json(404, _told([Problem(f"there is no {self.command} {self.path}")]))
+            return
+        try:
+            code, document = work()
+        except ReconcilerError as error:
+            code, document = 400, _told(error.problems)
+        except TimeoutError:
+            code, document = 503, _told([Problem("it is too busy to answer")])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            code, document = 400, _told([Problem(f"not understood: {error}")])
+        self._json(code, document)
+
+    def _json(self, code: int, document: Any) -> None:
+        self._send(code, json.dumps(document, ensure_ascii=False, default=str).encode() + b"\n", "application/json")
+
+    def _send(self, code: int, body: bytes, form: str) -> None:
+        self.send_response(code)
+        self.send_header("Content-Type", form)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _events(self, since: int, follow: bool) -> None:
+        daemon = self.server.daemon
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-ndjson")
+        self.end_headers()
+        while True:
+            seen = daemon.journal.newest
+            for event in daemon.journal.since(since):
+                since = event.number
+                self.wfile.write(json.dumps(event.document(), ensure_ascii=False).encode() + b"\n")
+            self.wfile.flush()
+            if not follow or daemon.work.stop.is_set() or self._gone():
+                return
+            daemon.journal.wait(_TICK, seen)
+
+    def _gone(self) -> bool:
+        """Whether whoever asked has hung up."""
+        with suppress(BlockingIOError):
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        return False
+
+    def log_message(self, *_words: Any) -> None:
+        """The journal is for what happens to resources."""
+
+    def address_string(self) -> str:
+        return "local"
+
+
+def _told(problems: Iterable[Problem]) -> dict[str, Any]:
+    """Problems as JSON; see ``client``."""
+    return {"problems": [{"summary": one.summary, "subject": one.subject, "hint": one.hint} for one in problems]}
+
+
+def _status(daemon: Daemon, _query: Mapping[str, str]) -> Answer:
+    return 200, daemon.inbox.ask(lambda: status(daemon))
+
+
+def _wait(daemon: Daemon, query: Mapping[str, str]) -> Answer:
+    """Until the resource has the condition (or the time is over: 408)."""
+    id, type = ResourceId.parse(query["resource"]), query.get("for", "Ready")
+    deadline = time.monotonic() + min(float(query.get("timeout", "60")), 86400.0)
+    while True:
+        seen = daemon.journal.newest
+        told = daemon.inbox.ask(lambda: _one(daemon, id))
+        left = deadline - time.monotonic()
+        if holds(told, type):
+            return 200, told
+        if left <= 0 or daemon.work.stop.is_set():
+            return 408, told
+        daemon.journal.wait(min(left, _TICK), seen)
+
+
+def _one(daemon: Daemon, id: ResourceId) -> dict[str, Any]:
+    if daemon.wanted is None or id not in daemon.wanted.desired:
+        raise UsageError(Problem("it is not declared in what is watched", subject=str(id)))
+    return resource(daemon, id)
+
+
+def _reconcile(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
+    """Look now: at one resource, or at everything, after what is wanted was read again."""
+
+    def work() -> None:
+        if target := body.get("resource"):
+            id = ResourceId.parse(target)
+            _one(daemon, id)
+            daemon.work.restarts.forget(id)
+            daemon.resync(time.monotonic(), [id])
+        else:
+            daemon.read_again()
+
+    daemon.inbox.ask(work)
+    return 200, {"accepted": True}
+
+
+def _suspend(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
+    why = str(body.get("why") or "suspended")[:500]
+    daemon.inbox.ask(lambda: daemon.suspend(why))
+    return 200, {"suspended": True}
+
+
+def _resume(daemon: Daemon, _body: Mapping[str, Any]) -> Answer:
+    daemon.inbox.ask(daemon.resume)
+    return 200, {"suspended": False}
+
+
+def _rollback(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
+    revision = str(body["revision"])
+    daemon.inbox.ask(lambda: daemon.rollback(revision))
+    return 200, {"revision": revision}
+
+
+_GET: Mapping[str, Callable[[Daemon, Mapping[str, str]], Answer]] = {"/v1/status": _status, "/v1/wait": _wait}
+_POST: Mapping[str, Callable[[Daemon, Mapping[str, Any]], Answer]] = {
+    "/v1/reconcile": _reconcile,
+    "/v1/suspend": _suspend,
+    "/v1/resume": _resume,
+    "/v1/rollback": _rollback,
+}

@@ -1,0 +1,76 @@
+"""WATCH: what the daemon says of itself, as JSON: its status, and the conditions of its resources."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from reconciler.model import ResourceId
+from reconciler.watch.daemon import Daemon
+
+
+def status(daemon: Daemon) -> dict[str, Any]:
+    """Everything that ``reconciler status`` shows."""
+    wanted, work, state = daemon.wanted, daemon.work, daemon.status
+    why = daemon.may_act()
+    return {
+        "environment": wanted.environment if wanted else None,
+        "pid": os.getpid(),
+        "started": moment(state.started),
+        "state": "waiting"
+        if wanted is None
+        else "observing"
+        if daemon.options.observe
+        else "suspended"
+        if why
+        else "on",
+        "why": why,
+        "yieldsTo": state.yields_to,
+        "inSync": work.in_sync(),
+        "source": dict(daemon.source.status()),
+        "problems": [str(problem) for problem in state.problems],
+        "history": daemon.runs.trouble,
+        "queue": {"waiting": work.queue.depth, "working": sorted(map(str, work.queue.working))},
+        "lastResync": moment(state.last_resync) if state.last_resync else None,
+        "resources": [resource(daemon, id) for id in sorted(wanted.desired)] if wanted else [],
+    }
+
+
+def _word(daemon: Daemon) -> str:
+    if daemon.wanted is None:
+        return "waiting"
+    if daemon.options.observe:
+        return "observing"
+    return "suspended" if daemon.may_act() else "on"
+
+
+def resource(daemon: Daemon, id: ResourceId) -> dict[str, Any]:
+    """One resource and its conditions."""
+    work = daemon.work
+    return {
+        "id": str(id),
+        "conditions": [
+            {
+                "type": one.condition.type,
+                "status": one.condition.status,
+                "reason": one.condition.reason,
+                "message": one.condition.message,
+                "since": moment(one.since),
+            }
+            for one in work.board.of(id)
+        ],
+        "failures": work.queue.failures(id),
+        "restarts": work.restarts.count(id, time.monotonic()),
+    }
+
+
+def holds(told: Mapping[str, Any], type: str) -> bool:
+    """Whether a resource as told above has that condition."""
+    return any(one["type"] == type and one["status"] is True for one in told["conditions"])
+
+
+def moment(at: float) -> str:
+    """UTC, as in RFC 3339."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
