@@ -6,7 +6,7 @@ Opening does no I/O and imports nothing heavy: only what the desired set needs i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from reconciler.model import ATTACHMENTS, LOCAL_HOST, QEMU, Desired, Spec, lxd_backend
@@ -44,7 +44,13 @@ def _open(name: str, hosts: Mapping[str, Spec], settings: Settings) -> Backend:
     if host is None or "virtualMachine" in host["lxd"]:
         machine = host["lxd"]["virtualMachine"] if host is not None else name.removeprefix("lxd/")
         inside = {"lxd": {"virtualMachine": machine}, "deletionPolicy": "delete"}
-        return LxdBackend(name, host or inside, settings, lambda: _address_inside(settings, machine))
+        return LxdBackend(
+            name,
+            host or inside,
+            settings,
+            lambda: _address_inside(settings, machine),
+            lambda paths: _read_inside(settings, machine, paths),
+        )
     return LxdBackend(name, host, settings)
 
 
@@ -60,3 +66,9 @@ def _address_inside(settings: Settings, machine: str) -> Address:
         client_key=way.client_key,
         origin=f"inside VirtualMachine/{machine}",
     )
+
+
+def _read_inside(settings: Settings, machine: str, paths: Sequence[str]) -> Mapping[str, bytes]:
+    from reconciler.backends.qemu.hosting import read
+
+    return read(settings, machine, paths)

@@ -14,6 +14,7 @@ from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import TABLE
 from reconciler.backends.lxd.observe import Place, observe
+from reconciler.backends.lxd.within import Reader
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
 from reconciler.ports import Settings, Stop, Tell, Wake
@@ -27,7 +28,12 @@ class LxdBackend:
     """One LXD. Opening it does no I/O; the connection is made with the first question."""
 
     def __init__(
-        self, name: str, host_spec: Spec, settings: Settings, find: Callable[[], Address] | None = None
+        self,
+        name: str,
+        host_spec: Spec,
+        settings: Settings,
+        find: Callable[[], Address] | None = None,
+        read: Reader | None = None,
     ) -> None:
         """name: ``lxd/<host>``; host_spec: the Host's spec, or its ``lxd`` mapping alone.
 
@@ -40,6 +46,7 @@ class LxdBackend:
         self._settings = settings
         self._find = find or partial(resolve_address, self._spec["lxd"], settings.state)
         self._moves = find is not None
+        self._read = read
         self._lock = threading.Lock()
         self._client: Client | None = None
         self._table: Table | None = None
@@ -58,7 +65,7 @@ class LxdBackend:
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
         """Read everything, or only what these name, in a constant number of requests."""
         self._images.clear()
-        snapshot = observe(Place(self.client, self.name, self._host, self._spec), only)
+        snapshot = observe(Place(self.client, self.name, self._host, self._spec, self._read), only)
         machine = self._spec["lxd"].get("virtualMachine")
         return snapshot if machine is None else _needing(snapshot, ResourceId("VirtualMachine", machine))
 

@@ -10,7 +10,8 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +32,8 @@ CERTIFICATE = "/var/lib/lxd/server.crt"
 NAME = "_lxd"
 """Our forward's name among those that are declared, none of which begins with an underscore."""
 _TIMEOUT = 180.0
+_AGENT = 5.0
+"""Seconds for the agent of a guest that has been up for a while."""
 _OURS = "/run/reconciler.crt"
 _VALID = timedelta(days=3650)
 
@@ -114,6 +117,19 @@ def reach(settings: Settings, name: str) -> Reach:
         raise Unreachable(Problem("the VM that it is in has not made us known to it yet", subject=subject))
     mine = identity(settings.state)
     return Reach(f"https://127.0.0.1:{record.lxd_port}", certificate(folder), *mine)
+
+
+def read(settings: Settings, name: str, paths: Sequence[str]) -> dict[str, bytes]:
+    """Files of the VM of that name, as its agent reads them; none of those that cannot be had."""
+    folder, found = folder_of(settings.state, settings.runtime, name), dict[str, bytes]()
+    try:
+        with Agent(folder.agent, f"VirtualMachine/{name}", _AGENT) as agent:
+            for path in paths:
+                with suppress(Refused):
+                    found[path] = agent.read_file(path)
+    except BackendError:
+        return {}  # it keeps silent: nobody can tell
+    return found
 
 
 def hosts(settings: Settings) -> list[str]:

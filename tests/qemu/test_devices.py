@@ -20,6 +20,7 @@ from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.emulation import DRIVERS, device_of
 from reconciler.model import Desired, Effect, Result, Verb
 from reconciler.problems import Refused
+from reconciler.resolution.through import EMULATED
 from tests.support.qemu import MIB, Lab
 
 TABLET, LINE = {"emulate": {"driver": "usb-tablet"}}, {"emulate": {"driver": "usb-serial", "serial": "A1"}}
@@ -96,6 +97,15 @@ def test_usb_devices_come_and_go_while_the_guest_runs(linux: Lab) -> None:
     linux.converge(busybox(linux, {}))
     assert sees(linux, LINE_ID, False)
     assert (boot_id(linux), linux.process()) == (boot, process)
+
+
+def test_emulated_devices_show_the_ids_by_which_containers_in_a_vm_get_them(linux: Lab) -> None:
+    size = {"usb-storage": {"size": "1MiB"}}
+    wanted = {driver: {"emulate": {"driver": driver, **size.get(driver, {})}} for driver in EMULATED}
+    linux.converge(busybox(linux, wanted))
+    shown = " ".join(sorted(":".join(ids) for ids in EMULATED.values()))
+    until(linux, f'[ "$({{ {_USB}; }} | grep : | sort | xargs)" = "{shown}" ]')
+    linux.converge(busybox(linux, {}))
 
 
 def test_an_emulated_stick_keeps_its_data_until_it_is_taken_away(linux: Lab) -> None:

@@ -52,7 +52,9 @@ def with_owners(task: Task, name: str, device: Device, privileged: bool) -> dict
     asked = dict(device)
     if not is_share(name, device) or privileged or "shift" in device or not task.client.shifts:
         return asked
-    if read_bool(device.get("readonly", "")) or not _open_to_all(task, device["source"]):
+    if task.client.address.socket is None:
+        return asked  # from a VM, by virtiofs, which Linux does not map
+    if read_bool(device.get("readonly", "")) or not _open_to_all(device["source"]):
         asked["shift"] = "true"
     return asked
 
@@ -91,9 +93,7 @@ def _identity(task: Task, name: str, device: Device) -> Identity:
     return found.st_dev, found.st_ino
 
 
-def _open_to_all(task: Task, source: str) -> bool:
-    """Whether every user of the host can enter that folder; of a folder elsewhere the worst is believed."""
-    if task.client.address.socket is None:
-        return True
+def _open_to_all(source: str) -> bool:
+    """Whether every user of the host can enter that folder."""
     path = Path(source)
     return all(one.stat().st_mode & stat.S_IXOTH for one in (path, *path.parents))

@@ -68,8 +68,9 @@ def is_up(instance: Mapping[str, Any]) -> bool:
 
 def strangers(instance: Mapping[str, Any]) -> list[str]:
     """The names of its shares whose files seem to belong to nobody, because their owners are not mapped."""
-    if read_bool((instance.get("expanded_config") or {}).get("security.privileged", "")):
-        return []
+    config = instance.get("expanded_config") or {}
+    if read_bool(config.get("security.privileged", "")) or config.get("raw.idmap"):
+        return []  # all of them are the host's own, or those that somebody chose
     devices: Mapping[str, Mapping[str, str]] = instance["devices"] or {}
     return sorted(
         name
