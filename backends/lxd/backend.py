@@ -38,6 +38,7 @@ class LxdBackend:
         """name: ``lxd/<host>``; host_spec: the Host's spec, or its ``lxd`` mapping alone.
 
         find: for an LXD whose address is not in its Host's spec and may change: says it, or raises Unreachable
+        read: for an LXD inside of a VM: reads files of that VM
         """
         host = name.removeprefix("lxd/")
         self.name = lxd_backend(host)
