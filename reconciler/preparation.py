@@ -64,12 +64,13 @@ def prepare_documents(
     documents: Sequence[Document],
     around: resolution.Surroundings,
     note: Callable[[Iterable[str]], None] = lambda _files: None,
+    load: composition.LoadPath | None = None,
 ) -> Wanted:
     """The same from what ``validation.load_parts`` gave. Raises ManifestError with every problem.
 
-    note: told which further files are read
+    note: told which further files are read; load: reads them, None: from this machine's files
     """
-    composed = compose(documents, note)
+    composed = compose(documents, note, load)
     desired = resolution.resolve(composed.documents, around)
     check_policy(desired, composed.documents)
     return Wanted(composed.environment, desired, composed.prune, composed.approve, drift=composed.drift)
@@ -119,6 +120,13 @@ def surroundings() -> resolution.Surroundings:
     rules = policy.load()  # folders that the administrator opened are open to ``files: [{source}]``, too
     read = partial(manifest.read_payload, roots=rules.roots)
     return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, secrets.local(rules))
+
+
+def foreign_surroundings(read: Callable[[str, str], bytes]) -> resolution.Surroundings:
+    """For manifests that do not lie on this machine. read: a file beside them; see ``Surroundings``."""
+    rules = policy.load()
+    ask = secrets.Secrets(rules, read, foreign=True)
+    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, ask, on_disk=False)
 
 
 def _stamp(path: str) -> str:

@@ -19,7 +19,7 @@ MAX_BYTES = 1 << 20
 MAX_PAYLOAD = 16 << 20
 ENVIRONMENT = "environment.yaml"
 STDIN = "-"
-_ENDINGS = (".yaml", ".yml")
+ENDINGS = (".yaml", ".yml")
 _OPEN = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _MAX_FOLDERS = 64
@@ -198,7 +198,7 @@ def _listing(folder: int) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _leads_to_folder(entry)):
                 folders.append(name)
-            elif name.lower().endswith(_ENDINGS):
+            elif name.lower().endswith(ENDINGS):
                 files.append(name)
     return sorted(files), sorted(folders)
 

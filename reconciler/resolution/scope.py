@@ -30,6 +30,7 @@ class Surroundings:
     remotes: the LXD client's remotes: name → {server, protocol}
     secret:  what a text with secrets is made of → a digest that tells nothing, and its bytes; ManifestError when it
              cannot be had
+    on_disk: whether the manifests lie on this machine: else no relative path leads to anything of it
     node:    absolute path → what sort of device node it is, ``char`` or ``block``; None when it is none, or not there
     """
 
@@ -38,6 +39,7 @@ class Surroundings:
     remotes: Mapping[str, Mapping[str, str]]
     node: Callable[[str], str | None] = lambda _path: None
     secret: Callable[[Template], tuple[str, bytes]] = lambda _parts: ("", b"")
+    on_disk: bool = True
 
 
 @dataclass(slots=True)
@@ -167,6 +169,9 @@ class Scope:
 
     def path(self, document: Document, given: str) -> str:
         """An absolute path; a relative one starts at the manifest's folder."""
+        if not self.surroundings.on_disk and not os.path.isabs(given):
+            hint = "name an absolute path; only what goes into guests (files, source) is read from the repository"
+            self.problem(document, ("spec",), f"{given}: there is no such file on this machine", hint)
         return os.path.normpath(os.path.join(self.folder(document), given))
 
     def folder(self, document: Document) -> str:
