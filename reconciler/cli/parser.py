@@ -245,6 +245,47 @@ def _watch(verb: argparse.ArgumentParser) -> None:
     _timeout(verb)
     words = "how events are written to stderr (default: human)"
     verb.add_argument("--log-format", choices=["human", "json", "journal"], default="human", help=words)
+    words = "serve metrics over HTTP there as well, such as 127.0.0.1:9090"
+    verb.add_argument("--metrics", metavar="ADDRESS:PORT", help=words)
+
+
+def _watched(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--environment", metavar="NAME", help="the environment that is watched (default: the only one)")
+
+
+def _status(verb: argparse.ArgumentParser) -> None:
+    _watched(verb)
+    _output(verb, "table", "json")
+
+
+def _events(verb: argparse.ArgumentParser) -> None:
+    _status(verb)
+    verb.add_argument("-f", "--follow", action="store_true", help="go on until the watch ends")
+
+
+def _wait(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("target", metavar="KIND/NAME", help="the resource")
+    words = "the condition that it is to have (default: Ready)"
+    verb.add_argument("--for", dest="condition", default="Ready", metavar="CONDITION", help=words)
+    verb.add_argument("--timeout", type=_duration, default=60.0, metavar="TIME", help="patience (default: 60s)")
+    _watched(verb)
+
+
+def _reconcile(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("target", nargs="?", metavar="KIND/NAME", help="only this one (default: read and look at all)")
+    verb.add_argument("--now", action="store_true", help="without waiting for any pause (always so)")
+    _watched(verb)
+
+
+def _suspend(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--reason", default="by hand", metavar="TEXT", help="shown by status (default: by hand)")
+    _watched(verb)
+
+
+def _rollback(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("revision", metavar="REVISION", help="an earlier commit, in force until: reconciler resume")
+    _watched(verb)
+
 
 
 def _history(verb: argparse.ArgumentParser) -> None:
@@ -265,6 +306,13 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("plan", "plan", "show what apply would do, and what that would interrupt", _plan),
     ("apply", "apply", "make it so", _apply),
     ("watch", "watch", "keep making it so: files that change, guests that end, what others change", _watch),
+    ("status", "daemon", "say what the running watch sees and does", _status),
+    ("events", "daemon", "show what the running watch did and saw", _events),
+    ("wait", "daemon", "wait until a resource is as it should be", _wait),
+    ("reconcile", "daemon", "have the running watch look right now", _reconcile),
+    ("suspend", "daemon", "have the running watch change nothing for a while", _suspend),
+    ("resume", "daemon", "have the running watch go on", _watched),
+    ("rollback", "daemon", "have the running watch want an earlier commit", _rollback),
     ("delete", "delete", "delete what manifests declare, or single resources", _delete),
     ("reset", "reset", "throw a guest away and have it back from its image; Disks and Volumes stay", _reset),
     ("diff", "diff", "show the fields that differ, as a unified diff", _diff),
@@ -284,10 +332,3 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("version", "version", "show the version", _nothing),
 )
 """name, module below reconciler.cli with ``run(arguments) -> int``, what it does, how its arguments are filled in."""
-    ("status", "daemon", "say what the running watch sees and does", _status),
-    ("events", "daemon", "show what the running watch did and saw", _events),
-    ("wait", "daemon", "wait until a resource is as it should be", _wait),
-    ("reconcile", "daemon", "have the running watch look right now", _reconcile),
-    ("suspend", "daemon", "have the running watch change nothing for a while", _suspend),
-    ("resume", "daemon", "have the running watch go on", _watched),
-    ("rollback", "daemon", "have the running watch want an earlier commit", _rollback),
