@@ -44,10 +44,12 @@ def spawn(
     uid: int | None = None,
     umask: int = 0o177,
     groups: Sequence[int] = (),
+    cwd: Path = Path("/"),
 ) -> int:
     """Start it; its pid. The caller holds the VM's lock. Refused when one is alive already: never a second one.
 
     uid: the user and group that it runs as, in no other groups than ``groups``; None: as ourselves.
+    cwd: the folder it starts in, which that user need not be able to reach by itself
     """
     reap()
     with hold(one.alive, one.subject, one.what) as alive, one.log.open("wb") as log:
@@ -59,7 +61,7 @@ def spawn(
             stderr=log,
             pass_fds=(*inherit, alive),
             start_new_session=True,
-            cwd="/",
+            cwd=cwd,
             env={"PATH": os.environ.get("PATH", os.defpath), "LANG": "C.UTF-8"},
             umask=umask,
             user=uid,

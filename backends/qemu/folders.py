@@ -1,7 +1,7 @@
 """OBSERVE and APPLY, where a VM's own files are: one folder for what lasts, one for its sockets.
 
-    <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · swtpm.log · seed.iso · firmware.vars
-                             forwarder.alive · forwarder.log · boot/ · disks/ · sticks/ · tpm/
+    <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · seed.iso · firmware.vars
+                             swtpm.alive · swtpm.log · forwarder.alive · forwarder.log · boot/ · disks/ · sticks/ · tpm/
     <runtime>/vms/<name>/    qmp.sock (ours) · people.sock (QMP for people) · serial.sock · agent.sock
                              forwarder.sock
 
@@ -68,8 +68,13 @@ class Folder:
 
     @property
     def tpm(self) -> Path:
-        """What its TPM keeps: the working directory of its swtpm."""
+        """What its TPM keeps."""
         return self.path / "tpm"
+
+    @property
+    def tpm_alive(self) -> Path:
+        """flock held by its swtpm."""
+        return self.path / "swtpm.alive"
 
     @property
     def tpm_log(self) -> Path:

@@ -39,18 +39,17 @@ def check_start(spec: Spec, folder: Folder, store: Store, subject: str, tell: Te
     if spec.get("firmware") == "uefi" and find_firmware() is None:
         raise no_firmware(subject)
     _check_kernel(spec, subject)
-    for name, disk in spec.get("disks", {}).items():
-        _check_disk(name, disk, store, subject)
-    for name, nic in spec.get("nics", {}).items():
-        _check_bridge(name, nic, subject)
-    devices.check(spec.get("devices", {}), subject)
-    forwards.check(spec, subject)
-    shares.check(spec.get("shares", {}), folder, subject, start=True)
+    _check_plugged(spec, folder, store, subject, start=True)
     _check_tpm(spec, folder, store, subject, tell)
 
 
 def check_live(spec: Spec, folder: Folder, store: Store, subject: str) -> None:
     """Refused when what is to be plugged into a machine that runs cannot be had here."""
+    _check_plugged(spec, folder, store, subject, start=False)
+
+
+def _check_plugged(spec: Spec, folder: Folder, store: Store, subject: str, start: bool) -> None:
+    """What is plugged in the same way with the machine's start as while it runs."""
     _check_cards(spec, subject)
     for name, disk in spec.get("disks", {}).items():
         _check_disk(name, disk, store, subject)
@@ -58,14 +57,13 @@ def check_live(spec: Spec, folder: Folder, store: Store, subject: str) -> None:
         _check_bridge(name, nic, subject)
     devices.check(spec.get("devices", {}), subject)
     forwards.check(spec, subject)
-    shares.check(spec.get("shares", {}), folder, subject, start=False)
+    shares.check(spec.get("shares", {}), folder, subject, start=start)
 
 
 def _check_names(spec: Spec, subject: str) -> None:
     known = capabilities()
     _check_name("machine", str(spec.get("machine", "q35")), known.machines, "-machine", subject)
     _check_name("cpuModel", str(spec.get("cpuModel", "max")), known.processors, "-cpu", subject)
-    _check_cards(spec, subject)
 
 
 def _check_cards(spec: Spec, subject: str) -> None:
