@@ -76,6 +76,11 @@ def prepare_documents(
     return Wanted(composed.environment, desired, composed.prune, composed.approve, drift=composed.drift)
 
 
+def render(paths: Sequence[str], stdin: bytes | None = None) -> composition.Composition:
+    """load → compose → validate, and no further: what the documents come to. Raises ManifestError."""
+    return compose(validation.load_parts(paths, stdin))
+
+
 def compose(
     documents: Sequence[Document],
     note: Callable[[Iterable[str]], None] = lambda _files: None,

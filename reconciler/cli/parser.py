@@ -170,6 +170,12 @@ def _reset(verb: argparse.ArgumentParser) -> None:
     _verbose(verb)
 
 
+def _render(verb: argparse.ArgumentParser) -> None:
+    _paths(verb)
+    _output(verb, "yaml", "json")
+    verb.add_argument("--origins", action="store_true", help="where each field was written in JSON, too")
+
+
 def _diff(verb: argparse.ArgumentParser) -> None:
     _paths(verb)
     _only(verb)
@@ -310,6 +316,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("events", "daemon", "show what the running watch did and saw", _events),
     ("wait", "daemon", "wait until a resource is as it should be", _wait),
     ("reconcile", "daemon", "have the running watch look right now", _reconcile),
+    ("render", "render", "show what an environment comes to, and where each field was written", _render),
     ("suspend", "daemon", "have the running watch change nothing for a while", _suspend),
     ("resume", "daemon", "have the running watch go on", _watched),
     ("rollback", "daemon", "have the running watch want an earlier commit", _rollback),

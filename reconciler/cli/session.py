@@ -16,6 +16,7 @@ from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem, UsageError
 
 if TYPE_CHECKING:
+    from reconciler.composition import Composition
     from reconciler.model import Plan, World
     from reconciler.planning import PlanOptions
     from reconciler.ports import Backend, Settings
@@ -41,6 +42,13 @@ def read(paths: Sequence[str]) -> Wanted:
     from reconciler import preparation
 
     return preparation.prepare(paths, _stdin(paths))
+
+
+def rendered(paths: Sequence[str]) -> Composition:
+    """The same, composed and no further."""
+    from reconciler import preparation
+
+    return preparation.render(paths, _stdin(paths))
 
 
 @contextlib.contextmanager

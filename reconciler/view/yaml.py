@@ -3,42 +3,60 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from reconciler.model import Json
 
+Path = tuple[str | int, ...]
+Note = Callable[[Path], str]
+"""A comment about the value at a path; empty for none."""
 
-def to_yaml(document: Json) -> str:
-    """The document, ended by a newline."""
+
+def to_yaml(document: Json, note: Note = lambda _path: "") -> str:
+    """The document, ended by a newline; behind every plain value what there is to note about it."""
     if _is_leaf(document):
         return _scalar(document) + "\n"
-    return "".join(f"{text}\n" for text in _block(document, ""))
+    return "".join(f"{text}\n" for text in _block(document, "", (), note))
 
 
-def _block(value: Json, indent: str) -> Iterator[str]:
+def leaves(value: Json, path: Path = ()) -> Iterator[Path]:
+    """The paths of all plain (and empty) values."""
+    if _is_leaf(value):
+        yield path
+        return
+    for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+        yield from leaves(part, (*path, key))
+
+
+def _block(value: Json, indent: str, path: Path, note: Note) -> Iterator[str]:
     if isinstance(value, Mapping):
         for key, part in value.items():
-            yield from _entry(f"{indent}{_key(str(key))}:", part, f"{indent}  ")
+            yield from _entry(f"{indent}{_key(str(key))}:", part, f"{indent}  ", (*path, key), note)
     else:
-        for part in value:
-            yield from _item(part, indent)
+        for index, part in enumerate(value):
+            yield from _item(part, indent, (*path, index), note)
 
 
-def _entry(head: str, value: Json, indent: str) -> Iterator[str]:
+def _entry(head: str, value: Json, indent: str, path: Path, note: Note) -> Iterator[str]:
     if _is_leaf(value):
-        yield f"{head} {_scalar(value)}"
+        yield f"{head} {_noted(value, path, note)}"
     else:
         yield head
-        yield from _block(value, indent)
+        yield from _block(value, indent, path, note)
 
 
-def _item(value: Json, indent: str) -> Iterator[str]:
+def _item(value: Json, indent: str, path: Path, note: Note) -> Iterator[str]:
     """One entry of a list; the first line of what it holds stands beside its dash."""
     if _is_leaf(value):
-        yield f"{indent}- {_scalar(value)}"
+        yield f"{indent}- {_noted(value, path, note)}"
         return
-    for number, text in enumerate(_block(value, f"{indent}  ")):
+    for number, text in enumerate(_block(value, f"{indent}  ", path, note)):
         yield f"{indent}- {text[len(indent) + 2 :]}" if number == 0 else text
+
+
+def _noted(value: Json, path: Path, note: Note) -> str:
+    text, words = _scalar(value), note(path)
+    return f"{text}  # {words}" if words else text
 
 
 def _is_leaf(value: Json) -> bool:
