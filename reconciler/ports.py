@@ -98,12 +98,21 @@ class Guests(Protocol):
         """Serial console (VM) or console log (container), as it is; with ``follow`` until the guest ends."""
 
     def execute(
-        self, id: ResourceId, command: Sequence[str], environment: Mapping[str, str], stdin: bool, timeout: float | None
+        self,
+        id: ResourceId,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stdin: bool,
+        timeout: float | None,
+        user: str | None = None,
     ) -> int:
-        """Run a command in the guest on our own stdin, stdout, stderr; its exit code (128+n for signal n)."""
+        """Run a command in the guest on our own stdin, stdout, stderr; its exit code (128+n for signal n).
 
-    def shell(self, id: ResourceId) -> int:
-        """An interactive shell on our terminal; the exit code."""
+        user: the name or number of an account in the guest; root when None
+        """
+
+    def shell(self, id: ResourceId, user: str | None = None) -> int:
+        """An interactive shell on our terminal; the exit code. user: an account in the guest; root when None."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,18 +127,24 @@ class LxdBackend:
         return follow_console(self._console(id), follow)
 
     def execute(
-        self, id: ResourceId, command: Sequence[str], environment: Mapping[str, str], stdin: bool, timeout: float | None
+        self,
+        id: ResourceId,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stdin: bool,
+        timeout: float | None,
+        user: str | None = None,
     ) -> int:
         """Run a command in the container on our own streams; its exit code."""
         from reconciler.backends.lxd.guests import execute
 
-        return execute(self.client, id.name, command, environment, stdin, timeout)
+        return execute(self.client, id.name, command, environment, stdin, timeout, user)
 
-    def shell(self, id: ResourceId) -> int:
+    def shell(self, id: ResourceId, user: str | None = None) -> int:
         """An interactive shell on our terminal."""
         from reconciler.backends.lxd.guests import shell
 
-        return shell(self.client, id.name)
+        return shell(self.client, id.name, user)
 
     def _console(self, id: ResourceId) -> Console:
         return Console.of(self.client, self._settings.state, id.name)

@@ -9,17 +9,22 @@ import time
 import tty
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
+from reconciler.accounts import Account, find_account, memberships
 from reconciler.backends.lxd.apply.power import power_now
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.files import FILE, FOLDER, Files
 from reconciler.backends.lxd.session import Command, TookTooLong, run
 from reconciler.model import Power
-from reconciler.problems import Refused
+from reconciler.passing import passing_on
+from reconciler.problems import Problem, Refused
 
 _SHELL = ["/bin/sh", "-c", 'exec "$(command -v bash || echo /bin/sh)" -l']
 _TIMED_OUT = 124  # what timeout(1) says
+_SETPRIV = "/usr/bin/setpriv"
 _NOT_RUN = {"Command not found": 127, "Command not executable": 126}  # what a shell says
 _POLL = 0.5
 _ANSWER = 10.0
@@ -50,8 +55,12 @@ def execute(
     environment: Mapping[str, str],
     stdin: bool,
     timeout: float | None,
+    user: str | None = None,
 ) -> int:
-    """Run a command on our own stdin, stdout, stderr; its exit code, 124 when it was killed for taking too long."""
+    """Run a command on our own stdin, stdout, stderr; its exit code, 124 when it was killed for taking too long.
+
+    user: the name or number of an account in the container; root when None
+    """
     command = Command(
         words,
         out=lambda data: _write(1, data),
@@ -59,8 +68,12 @@ def execute(
         environment=environment,
         stdin=0 if stdin else None,
     )
+    if user not in (None, "root", "0"):
+        command = as_account(client, name, str(user), command)
     try:
-        return run(client, name, command, None if timeout is None else Deadline.after(timeout))
+        with passing_on() as passing:
+            within = None if timeout is None else Deadline.after(timeout)
+            return run(client, name, replace(command, passing=passing), within)
     except TookTooLong:
         return _TIMED_OUT
     except Refused as error:
@@ -71,8 +84,8 @@ def execute(
         return code
 
 
-def shell(client: Client, name: str) -> int:
-    """An interactive shell on our terminal, which follows the terminal's size."""
+def shell(client: Client, name: str, user: str | None = None) -> int:
+    """An interactive shell on our terminal, which follows the terminal's size. user: as if that account logged in."""
     resized = _Resizes()
     environment = {key: value for key in ("TERM", "LANG") if (value := os.environ.get(key))}
     command = Command(
@@ -85,7 +98,47 @@ def shell(client: Client, name: str) -> int:
         resized=resized.take,
     )
     with _raw_terminal():
-        return run(client, name, command, None)
+        if user in (None, "root", "0"):
+            return run(client, name, command, None)
+        account = account_in(client, name, str(user))
+        login = replace(
+            command, words=["su", "-l", "--", account.name], environment={"TERM": environment.get("TERM", "")}
+        )
+        try:
+            return run(client, name, login, None)
+        except Refused as error:
+            if error.problem.summary not in _NOT_RUN:
+                raise
+        return run(
+            client, name, as_account(client, name, str(user), replace(command, words=[account.shell, "-l"])), None
+        )
+
+
+def account_in(client: Client, name: str, who: str) -> Account:
+    """The container's account of that name or number. Raises Refused."""
+    passwd = Files(client, name, Deadline.after(_ANSWER)).read("/etc/passwd") or b""
+    account = find_account(passwd.decode("utf-8", "replace"), who)
+    if account is None:
+        raise Refused(Problem(f'there is no account "{who}" in it', subject=f"Container/{name}"))
+    return account
+
+
+def as_account(client: Client, name: str, who: str, command: Command) -> Command:
+    """The same command as that account, in its home, and in its groups where the guest has a tool for that."""
+    account, files = account_in(client, name, who), Files(client, name, Deadline.after(_ANSWER))
+    home = files.entry(account.home)
+    own = {"HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell}
+    command = replace(
+        command,
+        environment={**own, **command.environment},
+        folder=account.home if home is not None and home.type == FOLDER else "/",
+    )
+    tool = files.entry(_SETPRIV)
+    if tool is None or tool.type != FILE:  # busybox has a link there, and cannot do it
+        return replace(command, user=account.uid, group=account.gid)
+    groups = memberships((files.read("/etc/group") or b"").decode("utf-8", "replace"), account)
+    rights = [f"--reuid={account.uid}", f"--regid={account.gid}", f"--groups={','.join(map(str, groups))}"]
+    return replace(command, words=[_SETPRIV, *rights, "--", *command.words])
 
 
 class _Resizes:

@@ -13,6 +13,7 @@ from typing import Any
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.client.websockets import Message, WebSocket
 from reconciler.backends.lxd.deadline import Deadline
+from reconciler.passing import Passing
 from reconciler.problems import Interrupted, Problem
 
 Sink = Callable[[bytes], None]
@@ -34,6 +35,8 @@ class Command:
     """What to run and where its streams go. stdin: a file descriptor, or None for nothing at all.
 
     terminal: (columns, lines) for an interactive command, whose output all comes through ``out``
+    user, group: numbers in the guest; folder: where it begins, LXD's choice when None
+    passing: signals of ours that are the command's
     """
 
     words: Sequence[str]
@@ -43,6 +46,10 @@ class Command:
     stdin: int | None = None
     terminal: tuple[int, int] | None = None
     resized: Callable[[], tuple[int, int] | None] = lambda: None
+    user: int = 0
+    group: int = 0
+    folder: str | None = None
+    passing: Passing | None = None
 
 
 def run(client: Client, name: str, command: Command, within: Deadline | None) -> int:
@@ -74,7 +81,10 @@ def capture(client: Client, name: str, words: Sequence[str], within: Deadline) -
 
 def _body(command: Command) -> dict[str, Any]:
     columns, lines = command.terminal or (0, 0)
+    identity = {"user": command.user, "group": command.group} if command.user or command.group else {}
     return {
+        **identity,
+        **({"cwd": command.folder} if command.folder is not None else {}),
         "command": list(command.words),
         "environment": dict(command.environment),
         "wait-for-websocket": True,
@@ -94,7 +104,10 @@ def _talk(sockets: Mapping[str, WebSocket], command: Command, within: Deadline |
             for stream, sink in sinks.items():
                 selector.register(sockets[stream], selectors.EVENT_READ, stream)
                 _deliver(selector, sockets[stream], sink, sockets[stream].pending())
-            while selector.get_map():
+            open_streams = selector.get_map().values
+            if command.passing is not None:
+                selector.register(command.passing, selectors.EVENT_READ, "signals")
+            while any(key.data in sinks for key in open_streams()):
                 _one_round(selector, sockets, sinks, command, within)
     finally:
         feeder.stop()
@@ -111,14 +124,22 @@ def _one_round(
     if command.terminal is not None:
         patience = _RESIZES if patience is None else min(_RESIZES, patience)
     for key, _ in selector.select(patience):
+        if key.fileobj is command.passing:
+            _pass_on(sockets["control"], command.passing)
+            continue
         socket = sockets[key.data]
         _deliver(selector, socket, sinks[key.data], socket.receive())
     if (size := command.resized()) is not None:
         sides = {side: str(value) for side, value in zip(_SIDES, size, strict=True)}
         _control(sockets["control"], {"command": "window-resize", "args": sides})
-    if within is not None and within.passed and selector.get_map():
+    if within is not None and within.passed and any(key.data in sinks for key in selector.get_map().values()):
         _control(sockets["control"], {"command": "signal", "signal": _KILL})
         raise TookTooLong(Problem(f"the command took too long and was killed: {' '.join(command.words)}"))
+
+
+def _pass_on(control: WebSocket, passing: Passing) -> None:
+    for number in passing.take():
+        _control(control, {"command": "signal", "signal": number})
 
 
 def _deliver(selector: selectors.BaseSelector, socket: WebSocket, sink: Sink, messages: Sequence[Message]) -> None:

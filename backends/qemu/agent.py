@@ -10,7 +10,7 @@ import json
 import random
 import select
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -93,8 +93,11 @@ class Agent:
         timeout: float | None,
         environment: Mapping[str, str] | None = None,
         stdin: bytes = b"",
+        signals: Callable[[], Sequence[int]] = lambda: (),
     ) -> Finished:
         """Run a command to its end. ``timeout`` in seconds; Interrupted when it is over: it may still be running.
+
+        signals: takes those that came meanwhile and are the command's
 
         NotRun when the guest cannot start it at all.
         """
@@ -107,7 +110,7 @@ class Agent:
             pid = self.execute("guest-exec", arguments)["pid"]
         except Refused as error:
             raise self._not_run(command[0], error) from error
-        return self._await(pid, command, timeout)
+        return self._await(pid, command, timeout, signals)
 
     def _not_run(self, program: str, error: Refused) -> Refused:
         said = error.problem.summary
@@ -140,13 +143,18 @@ class Agent:
             self.execute("guest-file-close", {"handle": handle})
         return bytes(data[:limit])
 
-    def _await(self, pid: int, command: Sequence[str], timeout: float | None) -> Finished:
+    def _await(
+        self, pid: int, command: Sequence[str], timeout: float | None, signals: Callable[[], Sequence[int]]
+    ) -> Finished:
         deadline = None if timeout is None else time.monotonic() + timeout
         pause = _POLL[0]
         while True:
             status = self.execute("guest-exec-status", {"pid": pid})
             if status["exited"]:
                 return finished(status)
+            for number in signals():
+                words = ["-c", 'kill -"$1" "$2"', "sh", str(number), str(pid)]
+                self.execute("guest-exec", {"path": "/bin/sh", "arg": words})
             if deadline is not None and time.monotonic() > deadline:
                 what = f"{command[0]}: did not end within {timeout:g} s"
                 raise Interrupted(Problem(what, subject=self._subject))

@@ -78,18 +78,24 @@ class QemuBackend:
         return logs(self.settings, id, follow)
 
     def execute(
-        self, id: ResourceId, command: Sequence[str], environment: Mapping[str, str], stdin: bool, timeout: float | None
+        self,
+        id: ResourceId,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        stdin: bool,
+        timeout: float | None,
+        user: str | None = None,
     ) -> int:
         """Run a command in the guest; its exit code."""
         from reconciler.backends.qemu.console import execute
 
-        return execute(self.settings, id, command, environment, stdin, timeout)
+        return execute(self.settings, id, command, environment, stdin, timeout, user)
 
-    def shell(self, id: ResourceId) -> int:
-        """The serial console on our terminal, until Ctrl-]."""
+    def shell(self, id: ResourceId, user: str | None = None) -> int:
+        """The serial console on our terminal, until Ctrl-]; it asks itself who is there."""
         from reconciler.backends.qemu.console import shell
 
-        return shell(self.settings, id)
+        return shell(self.settings, id, user)
 
     def close(self) -> None:
         """Let go of what ``watch`` opened; there is nothing else."""

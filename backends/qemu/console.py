@@ -6,14 +6,17 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 
+from reconciler.accounts import find_account
 from reconciler.backends.qemu import process, serial
 from reconciler.backends.qemu.agent import Agent, Finished, NotRun, is_answering
 from reconciler.backends.qemu.folders import Folder, folder_of
 from reconciler.backends.qemu.records import Record, load
 from reconciler.model import ResourceId
+from reconciler.passing import passing_on
 from reconciler.ports import Settings
 from reconciler.problems import Problem, Refused
 
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _BLOCK = 64 * 1024
 _AGENT = 2.0
 """Seconds that the agent has to answer before the serial console is tried."""
@@ -40,29 +43,50 @@ def execute(
     environment: Mapping[str, str],
     stdin: bool,
     timeout: float | None,
+    user: str | None = None,
 ) -> int:
     """Run a command in the guest: through its agent when it answers, else in the shell on its serial console.
 
     Its exit code; 127 when there is no such program, 126 when it may not be run.
+    user: the name or number of an account in the guest; root when None
     """
     folder = _running(settings, id)
     if not is_answering(folder.agent, str(id), _AGENT):
-        if stdin:
-            hint = "install qemu-guest-agent in the guest"
-            raise Refused(Problem("input needs a guest agent, and none answers", subject=str(id), hint=hint))
+        if stdin or user is not None:
+            hint, what = "install qemu-guest-agent in the guest", "input" if stdin else "--user"
+            raise Refused(Problem(f"{what} needs a guest agent, and none answers", subject=str(id), hint=hint))
         return serial.run(folder.serial, str(id), command, environment, timeout)
     given = sys.stdin.buffer.read() if stdin else b""
     try:
-        with Agent(folder.agent, str(id)) as agent:
-            done = agent.run(command, timeout, environment, given)
+        with passing_on() as passing, Agent(folder.agent, str(id)) as agent:
+            if user not in (None, "root", "0"):
+                command, environment = _as_account(agent, id, str(user), command, environment)
+            done = agent.run(command, timeout, environment, given, passing.take)
     except NotRun as error:
         done = Finished(error.code, b"", f"{error.problem}\n".encode())
     _show(done)
     return done.code
 
 
-def shell(settings: Settings, id: ResourceId) -> int:
+def _as_account(
+    agent: Agent, id: ResourceId, who: str, command: Sequence[str], environment: Mapping[str, str]
+) -> tuple[Sequence[str], Mapping[str, str]]:
+    """The same as that account, in its groups: su hands the words on as they are, no shell reads them."""
+    account = find_account(agent.read_file("/etc/passwd").decode("utf-8", "replace"), who)
+    if account is None:
+        raise Refused(Problem(f'there is no account "{who}" in it', subject=str(id)))
+    own = {"HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell}
+    words = ["su", "-m", "-s", "/bin/sh", "-c", 'exec "$@"', "--", account.name, "sh", *command]
+    return words, {"PATH": _PATH, **own, **environment}
+
+
+def shell(settings: Settings, id: ResourceId, user: str | None = None) -> int:
     """The serial console on our terminal, until Ctrl-]."""
+    if user is not None:
+        hint = "log in as whoever you like"
+        raise Refused(
+            Problem("the shell of a VM is its serial console: it takes no --user", subject=str(id), hint=hint)
+        )
     return serial.shell(_running(settings, id).serial, str(id))
 
 

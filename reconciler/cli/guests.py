@@ -10,7 +10,7 @@ from reconciler.cli import DONE
 from reconciler.cli.lookup import Seen, find, look
 from reconciler.cli.screen import tell
 from reconciler.cli.session import ANY_ENVIRONMENT
-from reconciler.model import GUESTS, Observed, ResourceId
+from reconciler.model import GUESTS, Observed
 from reconciler.paths import state_dir
 from reconciler.ports import Guests
 from reconciler.problems import Problem, UsageError
@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise UsageError(Problem("expected a VirtualMachine or a Container", subject=str(one.id)))
         if arguments.verb in _PAST:
             return _power(_guests(seen, one), one, arguments)
-        return _VERBS[arguments.verb](_guests(seen, one), one.id, arguments)
+        return _VERBS[arguments.verb](_guests(seen, one), one, arguments)
 
 
 def _guests(seen: Seen, one: Observed) -> Guests:
@@ -52,8 +52,9 @@ def _power(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _logs(guests: Guests, id: ResourceId, arguments: argparse.Namespace) -> int:
+def _logs(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
     """As it is into a pipe; on a terminal without what would drive it."""
+    id = one.id
     if not sys.stdout.isatty():
         for part in guests.logs(id, arguments.follow):
             sys.stdout.buffer.write(part)
@@ -72,22 +73,24 @@ def _harmless(text: str) -> str:
     )
 
 
-def _execute(guests: Guests, id: ResourceId, arguments: argparse.Namespace) -> int:
+def _execute(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
     if not arguments.command:
         raise UsageError(Problem("no command was given", hint=f"reconciler exec {arguments.name} -- COMMAND…"))
     broken = [word for word in arguments.env if not word.partition("=")[1] or word.startswith("=")]
     if broken:
         raise UsageError(Problem(f"--env: expected KEY=VALUE, got {broken[0]!r}"))
     environment = dict(word.split("=", 1) for word in arguments.env)
-    return guests.execute(id, arguments.command, environment, arguments.stdin, arguments.timeout)
+    return guests.execute(one.id, arguments.command, environment, arguments.stdin, arguments.timeout, arguments.user)
 
 
-def _shell(guests: Guests, id: ResourceId, _arguments: argparse.Namespace) -> int:
+def _shell(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
+    """As the declared user, where there is one."""
     if not sys.stdin.isatty():
         raise UsageError(
-            Problem("a shell needs a terminal", hint=f"for single commands: reconciler exec {id} -- COMMAND…")
+            Problem("a shell needs a terminal", hint=f"for single commands: reconciler exec {one.id} -- COMMAND…")
         )
-    return guests.shell(id)
+    declared = ((one.applied or {}).get("user") or {}).get("name")
+    return guests.shell(one.id, None if arguments.root else arguments.user or declared)
 
 
 _VERBS = {"logs": _logs, "exec": _execute, "shell": _shell}

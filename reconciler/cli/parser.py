@@ -107,6 +107,11 @@ def _applying(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--lock-timeout", type=_duration, default=60.0, metavar="TIME", help=words)
 
 
+def _owner(verb: argparse.ArgumentParser) -> None:
+    words = "the process that guests with lifetime: session end with (default: whoever leads this login or session)"
+    verb.add_argument("--owner", type=_pid, metavar="PID", help=words)
+
+
 def _timeout(verb: argparse.ArgumentParser) -> None:
     words = "limit of a step (default: 300s)"
     verb.add_argument("--timeout", type=_duration, default=300.0, metavar="TIME", help=words)
@@ -115,6 +120,12 @@ def _timeout(verb: argparse.ArgumentParser) -> None:
 def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
         raise argparse.ArgumentTypeError(f"expected a number from 1 to 256, got {text!r}")
+    return int(text)
+
+
+def _pid(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) < 1 << 31):
+        raise argparse.ArgumentTypeError(f"expected the id of a process, got {text!r}")
     return int(text)
 
 
@@ -147,6 +158,7 @@ def _apply(verb: argparse.ArgumentParser) -> None:
     _output(verb, "table", "json", "name")
     _planning(verb)
     _applying(verb)
+    _owner(verb)
     _verbose(verb)
 
 
@@ -167,6 +179,7 @@ def _reset(verb: argparse.ArgumentParser) -> None:
     _output(verb, "table", "json", "name")
     _confirm(verb)
     _applying(verb)
+    _owner(verb)
     _verbose(verb)
 
 
@@ -236,10 +249,11 @@ def _logs(verb: argparse.ArgumentParser) -> None:
 
 def _exec(verb: argparse.ArgumentParser) -> None:
     _guest(verb)
-    verb.usage = "reconciler exec [-h] [-i] [--env KEY=VALUE] [--timeout TIME] NAME -- COMMAND…"
+    verb.usage = "reconciler exec [-h] [-i] [--env KEY=VALUE] [--user NAME|UID] [--timeout TIME] NAME -- COMMAND…"
     verb.add_argument("-i", "--stdin", action="store_true", help="pass our standard input on")
     verb.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="set for the command")
     verb.add_argument("--timeout", type=_duration, metavar="TIME", help="limit of the command (default: none)")
+    verb.add_argument("-u", "--user", metavar="NAME|UID", help="an account in the guest (default: root)")
 
 
 def _watch(verb: argparse.ArgumentParser) -> None:
@@ -293,6 +307,12 @@ def _rollback(verb: argparse.ArgumentParser) -> None:
     _watched(verb)
 
 
+def _shell(verb: argparse.ArgumentParser) -> None:
+    _guest(verb)
+    who = verb.add_mutually_exclusive_group()
+    who.add_argument("-u", "--user", metavar="NAME|UID", help="an account in it (default: the declared one, else root)")
+    who.add_argument("--root", action="store_true", help="root, whatever is declared")
+
 
 def _history(verb: argparse.ArgumentParser) -> None:
     _output(verb, "table", "json")
@@ -309,6 +329,7 @@ def _nothing(_verb: argparse.ArgumentParser) -> None:
 
 VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("validate", "validate", "check manifests and show every problem", _validate),
+    ("render", "render", "show what an environment comes to, and where each field was written", _render),
     ("plan", "plan", "show what apply would do, and what that would interrupt", _plan),
     ("apply", "apply", "make it so", _apply),
     ("watch", "watch", "keep making it so: files that change, guests that end, what others change", _watch),
@@ -316,7 +337,6 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("events", "daemon", "show what the running watch did and saw", _events),
     ("wait", "daemon", "wait until a resource is as it should be", _wait),
     ("reconcile", "daemon", "have the running watch look right now", _reconcile),
-    ("render", "render", "show what an environment comes to, and where each field was written", _render),
     ("suspend", "daemon", "have the running watch change nothing for a while", _suspend),
     ("resume", "daemon", "have the running watch go on", _watched),
     ("rollback", "daemon", "have the running watch want an earlier commit", _rollback),
@@ -331,7 +351,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("restart", "guests", "restart a guest", _power),
     ("logs", "guests", "show a guest's console log", _logs),
     ("exec", "guests", "run a command in a guest", _exec),
-    ("shell", "guests", "open a shell in a guest", _guest),
+    ("shell", "guests", "open a shell in a guest", _shell),
     ("devices", "devices", "list what this machine has that a guest could be given", _devices),
     ("history", "history", "show the runs of the past", _history),
     ("doctor", "doctor", "say what this machine has, what is missing, and how to mend it", _doctor),

@@ -295,6 +295,36 @@ def test_guest_verbs(place: Place) -> None:
     place.ok("delete", "--yes", file)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_reach_the_command(place: Place, number: signal.Signals) -> None:
+    file = place.write("web.yaml", IMAGE + container("web"))
+    place.ok("apply", file)
+    script = f"trap 'echo heard; exit 9' {number.value}; echo begun >&2; while :; do sleep 0.05; done"
+    with place.started("exec", "web", "--", "sh", "-c", script, until="begun") as command:
+        command.send_signal(number)
+        out, _ = command.communicate(timeout=30)
+    assert (command.returncode, out) == (9, "heard\n")
+    with place.started("exec", "web", "--", "sh", "-c", "echo begun >&2; exec sleep 1000", until="begun") as command:
+        command.send_signal(number)
+        assert command.wait(30) == 128 + number
+    assert "sleep 1000" not in place.ok("exec", "web", "--", "ps").out
+    place.ok("delete", "--yes", file)
+
+
+def test_a_shell_is_the_declared_users(place: Place) -> None:
+    file = place.write("web.yaml", IMAGE + container("web", user={"name": "ada", "uid": 1234}))
+    place.ok("apply", file)
+    for words, who in (
+        (["local/web"], "1234:/home/ada"),
+        (["web", "--root"], "0:/root"),
+        (["web", "-u", "nobody"], ""),
+    ):
+        told, code = at_terminal(place, ["shell", *words], "@web:", "echo $(id -u):$PWD; exit 5")
+        assert who in told
+        assert code == (5 if who else 1)
+    place.ok("delete", "--yes", file)
+
+
 VM = """\
 apiVersion: reconciler/v1
 kind: Image

@@ -9,6 +9,7 @@ import pytest
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.files import Files
 from reconciler.model import Outcome, ResourceId, Result, Verb
+from reconciler.problems import Refused
 from tests.support.lxd import Crash, Lab, crash_at
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2nl8Vq0gkJzGZJ8pUZ3s4rQmN7e0TqgkQbUq3J7o1c ada@desk"
@@ -180,3 +181,27 @@ def test_files_says_what_is_there(lab: Lab) -> None:
         ["a b", "l"],
     )
     assert (files.remove("/srv/l"), files.remove("/srv/l")) == (True, False)
+
+
+def as_somebody(
+    lab: Lab, capfd: pytest.CaptureFixture[str], name: str, user: str, *words: str
+) -> tuple[int, list[str]]:
+    code = lab.backend.execute(ResourceId("Container", name), words, {"X": "y"}, False, 20, user)
+    return code, capfd.readouterr().out.split()
+
+
+def test_exec_as_an_account(lab: Lab, capfd: pytest.CaptureFixture[str]) -> None:
+    name = lab.lxd.name()
+    lab.converge(lab.container(name, user={"name": "ada", "uid": 1234}))
+    script = ("sh", "-c", "id -u; id -g; pwd; echo $HOME $USER $X; exit 7")
+    for who in ("ada", "1234"):
+        assert as_somebody(lab, capfd, name, who, *script) == (
+            7,
+            ["1234", "1234", "/home/ada", "/home/ada", "ada", "y"],
+        )
+    assert as_somebody(lab, capfd, name, "root", *script)[1][:2] == ["0", "0"]
+    lab.inside(name, "rm", "-r", "/home/ada")
+    assert as_somebody(lab, capfd, name, "ada", "pwd") == (0, ["/"])
+    for nobody in ("eve", "-x", "ada; id", "77"):
+        with pytest.raises(Refused, match="there is no account"):
+            as_somebody(lab, capfd, name, nobody, "true")

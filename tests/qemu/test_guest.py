@@ -165,6 +165,15 @@ def test_exec_through_the_agent(linux: Lab, capfdbinary: pytest.CaptureFixture[b
     assert capfdbinary.readouterr() == (b"", b"VirtualMachine/vm: no-such-program: No such file or directory\n")
     assert linux.backend.execute(VM, ["/etc/passwd"], {}, False, 15.0) == 126
     assert capfdbinary.readouterr() == (b"", b"VirtualMachine/vm: /etc/passwd: Permission denied\n")
+    script = ["sh", "-c", 'id -u; echo "$A:$HOME:$1"; exit 7', "x", "a 'b"]
+    for who in ("daemon", "1"):
+        assert linux.backend.execute(VM, script, {"A": "b c"}, False, 15.0, who) == 7
+        assert capfdbinary.readouterr().out == b"1\nb c:/:a 'b\n"
+    with pytest.raises(Refused, match="there is no account"):
+        linux.backend.execute(VM, ["true"], {}, False, 15.0, "daemon; id")
+    came = iter([(), (15,)])
+    with Agent(linux.folder().agent, "vm") as agent:
+        assert agent.run(["sleep", "30"], 15, signals=lambda: next(came, ())).code == 143
     with pytest.raises(Interrupted, match="did not end within"):
         linux.backend.execute(VM, ["sleep", "30"], {}, False, 0.5)
 

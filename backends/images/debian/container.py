@@ -22,7 +22,11 @@ _TEMPLATES = {
 }
 _TARGETS = {"/etc/hostname": "hostname.tpl", "/etc/hosts": "hosts.tpl"}
 _NETWORK = "auto lo\niface lo inet loopback\n\nallow-hotplug eth0\nauto eth0\niface eth0 inet dhcp\n"
-_MASKED = ("systemd-udevd.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket")
+_MASKED = (
+    *("systemd-udevd.service", "systemd-udevd-kernel.socket", "systemd-udevd-control.socket"),  # the host's business
+    *("e2scrub_all.timer", "e2scrub_reap.service", "fstrim.timer", "modprobe@.service"),
+    *("apt-daily.timer", "apt-daily-upgrade.timer"),  # what it consists of is declared, and does not change by itself
+)
 _FILES: Tree = {
     "etc/network/interfaces": file(_NETWORK.encode()),
     "etc/machine-id": file(b""),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-CONTAINER = ("systemd-sysv", "dbus", "ifupdown", "isc-dhcp-client", "iproute2", "sudo", "passwd", "locales-all")
+CONTAINER = (
+    *("systemd-sysv", "dbus", "libpam-systemd", "dbus-user-session", "ifupdown", "isc-dhcp-client", "iproute2"),
+    *("sudo", "passwd", "locales-all", "tzdata"),
+)
 """A container that people log in to: an init, a network, users, languages."""
 MACHINE = (
     *("systemd-sysv", "dbus", "iproute2", "sudo", "passwd", "kmod", "udev", "qemu-guest-agent", "linux-image-amd64"),
