@@ -22,7 +22,9 @@ from reconciler.manifest import Document, locate
 from reconciler.problems import Problem
 
 MAX_DEPTH = 64
-MAX_ADDED = 1_000_000
+MAX_ADDED = 100_000
+"""Values that patches of one environment may add to one resource."""
+MAX_GROWN = 1_000_000
 """Values that all patches together may add."""
 _FIXED = ("apiVersion", "kind")
 _NEEDS = {"add": "value", "replace": "value", "test": "value", "move": "from", "copy": "from"}
@@ -73,8 +75,8 @@ def _patch_one(gathering: Gathering, environment: Document, path: Path, one: Map
             work.operate(place, operation)
         _check_whole(before, work.data)
         gathering.grown += work.added
-        if gathering.grown > MAX_ADDED:
-            raise Wrong(f"patches add more than {MAX_ADDED} values", "patch fewer resources, or with less")
+        if gathering.grown > MAX_GROWN:
+            raise Wrong(f"patches add more than {MAX_GROWN} values", "patch fewer resources, or with less")
     except Wrong as wrong:
         part.failed = True
         mark = locate(environment, (*place, *wrong.below))
