@@ -16,6 +16,9 @@ GRACE = 10.0
 """Seconds that a guest has to go down by itself before it is made to."""
 
 _NOT_YET = "already running"  # said too while an earlier order, whose end nobody waited for, is still carried out
+_HURRIED = "Please look in"
+"""What LXD says of a proxy that has not told it within five seconds that it listens: the first time, a busy machine
+needs longer. One that cannot listen says why itself."""
 _SCANT = 8 << 20  # bytes of memory below which hardly any init comes up
 
 
@@ -54,9 +57,10 @@ def _start(client: Client, name: str, within: Deadline) -> None:
     try:
         _change(client, name, "start", within)
     except Refused as error:
-        if shares.UNSHIFTED not in error.problem.summary:
+        if shares.UNSHIFTED in error.problem.summary:
+            shares.without_owners(client, name, within)
+        elif _HURRIED not in error.problem.summary:
             raise
-        shares.without_owners(client, name, within)
         _change(client, name, "start", within)
 
 
