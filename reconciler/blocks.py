@@ -31,5 +31,15 @@ def with_block(text: bytes, name: str, lines: list[str]) -> bytes:
     return b"".join(parts[:first]) + block + b"".join(parts[last + 1 :])
 
 
+def block_of(text: bytes, name: str) -> list[str]:
+    """The lines of the block as it stands there; none where there is none. Raises BrokenMarks."""
+    with_block(text, name, [])
+    begin, end = _marks(name)
+    parts = [part.strip() for part in text.splitlines()]
+    if begin not in parts:
+        return []
+    return [part.decode("utf-8", "replace") for part in parts[parts.index(begin) + 1 : parts.index(end)]]
+
+
 def _marks(name: str) -> tuple[bytes, bytes]:
     return f"# begin {name}".encode(), f"# end {name}".encode()

@@ -88,6 +88,17 @@ class Watchable(Protocol):
         """Tell, until ``stop``; comes back after lost connections by itself. Raises nothing that we name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a running guest takes. cpu: seconds of processor time since its start; memory: bytes;
+    processes: None where only the guest itself knows; started: seconds since the epoch, None when not known."""
+
+    cpu: float
+    memory: int
+    processes: int | None
+    started: float | None
+
+
 class Guests(Protocol):
     """What the guest verbs of the command line need; both backends offer it."""
 
@@ -110,6 +121,12 @@ class Guests(Protocol):
 
         user: the name or number of an account in the guest; root when None
         """
+
+    def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
+        """The guests that run and that this host reaches directly: their own addresses in its networks."""
+
+    def usage(self) -> Mapping[ResourceId, Usage]:
+        """What each guest that runs has used so far."""
 
     def shell(self, id: ResourceId, user: str | None = None) -> int:
         """An interactive shell on our terminal; the exit code. user: an account in the guest; root when None."""

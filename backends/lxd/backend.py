@@ -17,7 +17,7 @@ from reconciler.backends.lxd.observe import Place, observe
 from reconciler.backends.lxd.within import Reader
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
-from reconciler.ports import Settings, Stop, Tell, Wake
+from reconciler.ports import Settings, Stop, Tell, Usage, Wake
 from reconciler.problems import BackendError
 
 ANSWER = 10.0
@@ -139,6 +139,18 @@ class LxdBackend:
         from reconciler.backends.lxd.guests import execute
 
         return execute(self.client, id.name, command, environment, stdin, timeout, user)
+
+    def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
+        """Of containers on this host: their addresses in its networks."""
+        from reconciler.backends.lxd.vitals import addresses
+
+        return addresses(self.client)
+
+    def usage(self) -> Mapping[ResourceId, Usage]:
+        """As LXD counts it."""
+        from reconciler.backends.lxd.vitals import usage
+
+        return usage(self.client)
 
     def shell(self, id: ResourceId, user: str | None = None) -> int:
         """An interactive shell on our terminal."""

@@ -12,7 +12,7 @@ from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.grace import GRACE, Grace
 from reconciler.effects import Table
 from reconciler.model import QEMU, Condition, Desired, Observed, ResourceId, Snapshot, Step
-from reconciler.ports import Settings, Stop, Tell, Wake
+from reconciler.ports import Settings, Stop, Tell, Usage, Wake
 from reconciler.problems import Locked, Problem, Refused
 
 
@@ -90,6 +90,18 @@ class QemuBackend:
         from reconciler.backends.qemu.console import execute
 
         return execute(self.settings, id, command, environment, stdin, timeout, user)
+
+    def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
+        """Of VMs with a card on a bridge of this host: as their agents tell them."""
+        from reconciler.backends.qemu.vitals import addresses
+
+        return addresses(self.settings)
+
+    def usage(self) -> Mapping[ResourceId, Usage]:
+        """As this host sees their QEMUs."""
+        from reconciler.backends.qemu.vitals import usage
+
+        return usage(self.settings)
 
     def shell(self, id: ResourceId, user: str | None = None) -> int:
         """The serial console on our terminal, until Ctrl-]; it asks itself who is there."""

@@ -314,6 +314,13 @@ def _shell(verb: argparse.ArgumentParser) -> None:
     who.add_argument("--root", action="store_true", help="root, whatever is declared")
 
 
+def _hosts(verb: argparse.ArgumentParser) -> None:
+    verb.set_defaults(environment=None)
+    words = "keep the block up to date in this file (default: /etc/hosts), instead of printing it"
+    _completed(verb.add_argument("--write", nargs="?", const="/etc/hosts", metavar="FILE", help=words))
+    _manifests(verb)
+
+
 def _history(verb: argparse.ArgumentParser) -> None:
     _output(verb, "table", "json")
     verb.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="the newest N runs (default: 20)")
@@ -352,6 +359,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("logs", "guests", "show a guest's console log", _logs),
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _shell),
+    ("hosts", "hosts", "give guests names on this host: a block of /etc/hosts", _hosts),
     ("devices", "devices", "list what this machine has that a guest could be given", _devices),
     ("history", "history", "show the runs of the past", _history),
     ("doctor", "doctor", "say what this machine has, what is missing, and how to mend it", _doctor),

@@ -1,0 +1,104 @@
+"""Which names guests have, and the addresses that this host reaches them by: the lines of /etc/hosts. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from reconciler import attachments
+from reconciler.model import GUESTS, Observed, Power, ResourceId
+from reconciler.problems import Problem
+
+DOMAIN = "linux.test"
+"""Reserved for what is never on the internet (RFC 6761), so that no name of ours is anybody else's."""
+BLOCK = "reconciler"
+"""What our part of the file is called."""
+
+Direct = Mapping[tuple[str, ResourceId], Sequence[str]]
+"""Backend and guest → addresses of its own that this host reaches."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The lines of the block, and what has no line, with why."""
+
+    lines: list[str]
+    problems: list[Problem]
+
+
+def names(guests: Iterable[Observed], direct: Direct) -> Names:
+    """A line for each address of each guest of ours that runs: full name, and a short one that no other has."""
+    all = sorted(guests, key=lambda one: (one.id, one.backend))
+    running = [one for one in all if one.id.kind in GUESTS and one.owned and one.power is Power.RUNNING]
+    machines = {one.id: one for one in all if one.id.kind == "VirtualMachine"}
+    short = [one.id.name for one in running]
+    lines, problems = [], []
+    for one in running:
+        found = sorted(set(_addresses(one, machines, direct)), key=_order)
+        called = _names(one, alone=short.count(one.id.name) == 1)
+        if not found:
+            hint = "give it a PortForward, or a network card on a bridge of this host"
+            problems.append(Problem("nothing to reach it by: no name", subject=_subject(one), hint=hint))
+        elif not called:
+            problems.append(Problem(f"another guest is called {one.id.name}, too: no name", subject=_subject(one)))
+        else:
+            lines += [f"{address}\t{' '.join(called)}" for address in found]
+    return Names(lines, problems)
+
+
+def kept(before: Iterable[str], now: Sequence[str]) -> list[str]:
+    """The lines of a block that tell of names which the new ones do not: for what could not be looked at this time."""
+    known = {name for line in now for name in line.split()[1:]}
+    return [line for line in before if line.split()[1:] and not known & set(line.split()[1:])]
+
+
+def _names(one: Observed, alone: bool) -> list[str]:
+    machine = _machine_of(one)
+    full = [f"{one.id.name}.{machine.name}.{DOMAIN}"] if machine is not None else []
+    return full + ([f"{one.id.name}.{DOMAIN}"] if alone else [])
+
+
+def _machine_of(one: Observed) -> ResourceId | None:
+    return next((need for need in one.needs if one.id.kind == "Container" and need.kind == "VirtualMachine"), None)
+
+
+def _subject(one: Observed) -> str:
+    machine = _machine_of(one)
+    return f"{machine.name}/{one.id.name}" if machine is not None else str(one.id)
+
+
+def _addresses(one: Observed, machines: Mapping[ResourceId, Observed], direct: Direct) -> Iterator[str]:
+    """Its own, else where the ports that lead to it listen on this host."""
+    own = list(direct.get((one.backend, one.id), ()))
+    if own:
+        yield from own
+        return
+    carrier, machine = one, _machine_of(one)
+    ports = [(id, entry) for id, entry in attachments.carried(one.id.kind, one.spec) if id.kind == "PortForward"]
+    if machine is not None:
+        if machine not in machines:
+            return
+        carrier = machines[machine]
+        through = [(id, attachments.entry("VirtualMachine", carrier.spec, id)) for id, _ in ports]
+        ports = [(id, entry) for id, entry in through if entry is not None]
+    for _, entry in ports:
+        if (address := _listening(attachments.listener(carrier.id.kind, entry).listen)) is not None:
+            yield address
+
+
+def _listening(listen: str) -> str | None:
+    """``127.0.0.1:8080`` → its address; every address of this host is reached by loopback."""
+    text = listen.rpartition(":")[0].strip("[]")
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    if address.is_unspecified:
+        return "127.0.0.1" if address.version == 4 else "::1"
+    return str(address)
+
+
+def _order(text: str) -> tuple[int, int]:
+    address = ipaddress.ip_address(text)
+    return address.version, int(address)

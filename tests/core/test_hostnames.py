@@ -1,0 +1,84 @@
+"""cli/hostnames, reachable: which names guests have, and by which addresses."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+import pytest
+
+from reconciler.cli.hostnames import kept, names
+from reconciler.model import QEMU, Observed, Power, ResourceId, Spec
+from reconciler.reachable import ipv4_networks, ipv6_networks, neighbours
+from tests.core.test_naming import TERMINA
+
+FORWARDS = {"web": {"listen": "127.0.0.1:8080", "port": 1}, "ssh": {"listen": "127.0.0.5:22", "port": 2}}
+PORT = {"type": "proxy", "listen": "tcp:0.0.0.0:80", "connect": "tcp:127.0.0.1:80"}
+
+
+def container(name: str, host: str = "local", power: Power = Power.RUNNING, **devices: object) -> Observed:
+    needs = (TERMINA,) if host == "termina" else ()
+    return Observed(ResourceId("Container", name), f"lxd/{host}", {"devices": devices}, power, owned=True, needs=needs)
+
+
+def machine(name: str, spec: Spec | None = None, owned: bool = True) -> Observed:
+    return Observed(ResourceId("VirtualMachine", name), QEMU, spec or {}, Power.RUNNING, owned=owned)
+
+
+TOWER = [
+    machine("termina", {"forwards": FORWARDS}),
+    container("penguin", "termina", **{"port-web": PORT}),
+    container("deaf", "termina"),
+    container("web"),
+    container("both"),
+    container("both", "termina", **{"port-ssh": PORT}),
+    container("proxied", **{"port-x": PORT, "port-y": {**PORT, "listen": "udp:[::]:53"}, "eth0": {"type": "nic"}}),
+    container("asleep", power=Power.STOPPED),
+    machine("strange", {"forwards": FORWARDS}, owned=False),
+]
+OWN = {("lxd/local", ResourceId("Container", name)): ["fd42::7", "10.1.2.3"] for name in ("web", "both", "asleep")}
+
+
+def test_each_guest_that_can_be_reached_has_its_names() -> None:
+    found = names(TOWER, OWN)
+    assert found.lines == [
+        "127.0.0.5\tboth.termina.linux.test",
+        "127.0.0.1\tpenguin.termina.linux.test penguin.linux.test",
+        "127.0.0.1\tproxied.linux.test",
+        "::1\tproxied.linux.test",
+        "10.1.2.3\tweb.linux.test",
+        "fd42::7\tweb.linux.test",
+        "127.0.0.1\ttermina.linux.test",
+        "127.0.0.5\ttermina.linux.test",
+    ]
+    assert [str(one).splitlines()[0] for one in found.problems] == [
+        "Container/both: another guest is called both, too: no name",
+        "termina/deaf: nothing to reach it by: no name",
+    ]
+
+
+def test_names_of_what_could_not_be_looked_at_stay() -> None:
+    before = ["1.1.1.1\ta.linux.test", "2.2.2.2\tb.vm.linux.test b.linux.test", "# a note"]
+    assert kept(before, ["3.3.3.3\ta.linux.test"]) == ["2.2.2.2\tb.vm.linux.test b.linux.test", "# a note"]
+
+
+ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0
+lxdbr0\t00004D0A\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+far\t0000000B\t0100A8C0\t0003\t0\t0\t0\t000000FF\t0\t0\t0
+"""
+IPV6 = """fd420000000000000000000000000000 40 00000000000000000000000000000000 00 {zero} 00000100 0 0 00000001 lxdbr0
+fe800000000000000000000000000000 40 00000000000000000000000000000000 00 {zero} 00000100 0 0 00000001 lxdbr0
+fd430000000000000000000000000000 40 00000000000000000000000000000000 00 {zero} 00000100 0 0 00000003 eth0
+00000000000000000000000000000000 00 00000000000000000000000000000000 00 {zero} 00000100 0 0 00000001 eth0
+00000000000000000000000000000001 80 00000000000000000000000000000000 00 {zero} 00000100 0 0 00000001 lo
+""".format(zero="0" * 32)
+
+
+def test_networks_of_this_host_are_those_without_a_router() -> None:
+    assert list(ipv4_networks(ROUTES)) == [ip_network("10.77.0.0/24")]
+    assert list(ipv6_networks(IPV6)) == [ip_network("fd42::/64")]
+
+
+@pytest.mark.parametrize("claimed", ["8.8.8.8", "127.0.0.1", "::1", "10.77.1.1", "nonsense", "10.77.0.5\tevil.example"])
+def test_what_a_guest_says_it_is_has_to_be_next_to_us(claimed: str) -> None:
+    assert neighbours([claimed, "10.77.0.5"], [ip_network("10.77.0.0/24")]) == ["10.77.0.5"]

@@ -1,0 +1,87 @@
+"""``reconciler hosts``, with real containers, a real file and the resolver of this machine's C library."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from reconciler.cli import hosts
+from reconciler.cli.hostnames import Names
+from tests.core.test_hostnames import OWN, TOWER, names
+from tests.e2e.conftest import Place
+from tests.e2e.test_commands import IMAGE, container
+
+BRIDGE = "hostbr7"
+NETWORK = f"""\
+---
+apiVersion: reconciler/v1
+kind: Network
+metadata: {{name: {BRIDGE}}}
+spec: {{type: bridge, ipv4: {{address: 10.77.7.1/24, nat: false}}, deletionPolicy: delete}}
+"""
+CARD = {"eth0": {"type": "nic", "network": BRIDGE, "name": "eth0"}}
+
+
+def resolved(file: Path, name: str) -> str:
+    """What this machine's programs get for a name, with that file as their /etc/hosts."""
+    script = 'mount --bind "$1" /etc/hosts && exec getent ahosts "$2"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(file), name]
+    return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+
+
+def test_programs_find_a_container_inside_a_vm_by_its_names(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_bytes(b"127.0.0.1\tlocalhost\n\xff odd\r\n# no line end")
+    file.chmod(0o640)
+    hosts._maintain(file, names(TOWER, OWN), whole=True)
+    for name in ("penguin.termina.linux.test", "penguin.linux.test"):
+        assert resolved(file, name).startswith("127.0.0.1 ")
+    assert resolved(file, "deaf.termina.linux.test") == ""
+    assert file.stat().st_mode & 0o777 == 0o640
+    hosts._maintain(file, Names([], []), whole=False)
+    assert resolved(file, "penguin.termina.linux.test").startswith("127.0.0.1 ")
+    hosts._maintain(file, Names([], []), whole=True)
+    assert file.read_bytes() == b"127.0.0.1\tlocalhost\n\xff odd\r\n# no line end\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["hosts"]
+
+
+def test_a_file_that_is_a_mount_itself_is_written_too(tmp_path: Path) -> None:
+    (tmp_path / "under").write_text("1.2.3.4 x\n")
+    (tmp_path / "hosts").touch()
+    code = "import sys; from pathlib import Path; from reconciler.cli.hosts import Names, _maintain; "
+    code += "_maintain(Path(sys.argv[1]), Names(['5.6.7.8\\ty'], []), whole=True)"
+    script = 'mount --bind "$1/under" "$1/hosts" && exec "$2" -c "$3" "$1/hosts"'
+    words = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), sys.executable, code]
+    subprocess.run(words, check=True, timeout=30)
+    assert (tmp_path / "under").read_text() == "1.2.3.4 x\n# begin reconciler\n5.6.7.8\ty\n# end reconciler\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hosts", "under"]
+
+
+def test_the_block_follows_what_runs(place: Place) -> None:
+    ready = {"ip": True, "timeout": "60s"}
+    manifest = place.write(
+        "web.yaml", IMAGE + NETWORK + container("web", devices=CARD, ready=ready) + container("mute")
+    )
+    place.ok("apply", manifest)
+    printed = place.ok("hosts")
+    address = printed.out.splitlines()[1].split()[0]
+    assert {line.split()[1] for line in printed.out.splitlines()[1:-1]} == {"web.linux.test"}
+    assert address.startswith("10.77.7.")
+    assert "Container/mute: nothing to reach it by" in printed.err
+
+    file = place.folder / "hosts"
+    file.write_text("127.0.0.1\tlocalhost\n")
+    place.ok("hosts", "--write", str(file))
+    assert f"{address} " in resolved(file, "web.linux.test")
+    before = file.stat()
+    place.ok("hosts", "--write", str(file))
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+    silent = place.run("hosts", "--write", str(file), LXD_SOCKET="/nonexistent")
+    assert silent.code == 1
+    assert "web.linux.test" in file.read_text()  # silence is not absence
+
+    place.ok("delete", "--yes", manifest)
+    place.ok("hosts", "--write", str(file))
+    assert file.read_text() == "127.0.0.1\tlocalhost\n"
