@@ -216,6 +216,17 @@ def test_inside_a_vm_nesting_and_the_like_need_no_leave(tmp_path: Path, host: st
     assert len(refused(tmp_path, host, written("Container", "host: far\nimage: images:a"))) == 1
 
 
+def test_what_is_led_into_a_vm_is_asked_about_where_it_begins(tmp_path: Path) -> None:
+    texts = (
+        written("VirtualMachine", "lxd: true\nnics: [{name: net}]", "far"),
+        written("Container", f"{PINNED}\nhost: far", "inner"),
+        written("Share", "source: /etc\nmounts: [{target: Container/inner, path: /x}]", "s"),
+        written("Device", "match: {usb: {vendor: '046d', product: c52b}}\nattachTo: Container/inner", "d"),
+        written("PortForward", "listen: '0.0.0.0:80'\ntarget: Container/inner\nport: 80", "p"),
+    )
+    assert {one.subject for one in refused(tmp_path, *texts)} == {"Share/s", "Device/d", "PortForward/p"}
+
+
 def _desired(*texts: str) -> list[Any]:
     documents = [one for text in texts for one in manifest.parse(text)]
     surroundings = resolution.Surroundings(manifest.read_payload, lambda path: "", REMOTES)

@@ -151,3 +151,13 @@ def test_another_machine_has_ports_of_its_own() -> None:
     far = written("Container", "image: a\nhost: far\ndevices: {p: {type: proxy, listen: 'tcp:127.0.0.1:80'}}", "b")
     here = forward("one", "127.0.0.1:80")
     assert clashes(CONTAINER.replace("web", "a"), here, far, written("Host", lxd, "far")) == []
+
+
+def test_what_leads_into_a_vm_is_listened_on_here() -> None:
+    vm, inside = written("VirtualMachine", "lxd: true", "far"), written("Container", "image: a\nhost: far", "in")
+    into = forward("one", "127.0.0.1:80", "target: Container/in\nport: 80")
+    (problem,) = clashes(CONTAINER.replace("web", "a"), vm, inside, into, forward("two", "127.0.0.1:80"))
+    assert "is that of PortForward/one" in problem
+    device = "{type: proxy, listen: 'tcp:127.0.0.1:80', connect: x}"
+    raw = written("Container", f"image: a\nhost: far\ndevices: {{p: {device}}}", "raw")
+    assert clashes(vm, inside, into, raw) == []
