@@ -9,12 +9,14 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
-from reconciler import composition, manifest, policy, resolution, secrets, validation
+from reconciler import composition, manifest, policy, resolution, validation
 from reconciler.manifest import Document
 from reconciler.model import Desired, ResourceId
 from reconciler.problems import ManifestError, Problem
+
+_Ask = Callable[[composition.Template], tuple[str, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ def prepare_watched(paths: Sequence[str]) -> Wanted:
         return around.stamp(path)
 
     documents = validation.load_parts(paths)
-    watched = replace(around, read=read, stamp=stamp, secret=secrets.Secrets(policy.load(), read))
+    watched = replace(around, read=read, stamp=stamp, secret=_asking(policy.load(), read))
     wanted = prepare_documents(documents, watched, asked.update)
     marks = {want.mark.file for want in wanted.desired.values() if want.mark is not None}
     return replace(wanted, files=frozenset({*documents.files, *marks, *asked}))
@@ -124,13 +126,28 @@ def surroundings() -> resolution.Surroundings:
     """The local files and LXD remotes that manifests may point at."""
     rules = policy.load()  # folders that the administrator opened are open to ``files: [{source}]``, too
     read = partial(manifest.read_payload, roots=rules.roots)
-    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, secrets.local(rules))
+    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, _asking(rules, read))
+
+
+def _asking(rules: policy.Policy, read: Callable[[str, str], bytes], foreign: bool = False) -> _Ask:
+    """What secrets are asked of, begun when there is one; see ``secrets.Secrets``."""
+
+    @cache
+    def begun() -> _Ask:
+        from reconciler.secrets import Secrets
+
+        return Secrets(rules, read, foreign)
+
+    def ask(parts: composition.Template) -> tuple[str, bytes]:
+        return begun()(parts)
+
+    return ask
 
 
 def foreign_surroundings(read: Callable[[str, str], bytes]) -> resolution.Surroundings:
     """For manifests that do not lie on this machine. read: a file beside them; see ``Surroundings``."""
     rules = policy.load()
-    ask = secrets.Secrets(rules, read, foreign=True)
+    ask = _asking(rules, read, foreign=True)
     return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, ask, on_disk=False)
 
 

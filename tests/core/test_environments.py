@@ -314,7 +314,7 @@ def test_a_wrong_patch_is_told_at_the_patch(tmp_path: Path) -> None:
 
 
 def test_without_patches_nobody_pays_for_their_libraries() -> None:
-    code = "import sys, reconciler.preparation, reconciler.verdict; sys.exit(any(name in sys.modules for name in ('jsonpatch', 'json_merge_patch')))"
+    code = "import sys, reconciler.preparation, reconciler.verdict; sys.exit(any(name in sys.modules for name in ('jsonpatch', 'json_merge_patch', 'subprocess')))"
     import subprocess
 
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
