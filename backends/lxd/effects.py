@@ -125,6 +125,7 @@ CONTAINER = {
     "privileged": _NEXT_START,
     "cloudInit.**": _CLOUD_INIT,
     **_DEVICES,
+    "lifetime": Rule(Effect.LIVE, "who starts and who ends it from now on"),
     "ephemeral": Rule(Effect.LIVE, "concerns what happens when it stops"),
     "files.**": Rule(Effect.LIVE, _FILES),
     "run": Rule(Effect.LIVE, "commands with when: change run now"),

@@ -53,6 +53,7 @@ _VIRTUAL_MACHINE = {
     "cloudInit.**": Rule(Effect.RESTART, "cloud-init reads its seed when the guest boots"),
     "files.**": Rule(Effect.LIVE, "put into the running guest, or removed from it if it is still what we put"),
     "run.**": Rule(Effect.LIVE, "commands whose moment has come are run"),
+    "lifetime": Rule(Effect.LIVE, "who starts and who ends it from now on"),
     "restart": Rule(Effect.LIVE, "watch mode will act on it; this version records it"),
     "tpm": Rule(Effect.RESTART, "a TPM is plugged in before the guest boots"),
     "lxd": Rule(Effect.LIVE, "says only that the guest hosts LXD"),

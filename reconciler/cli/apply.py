@@ -85,12 +85,21 @@ def _apply(
     # Whoever applies a saved plan has seen it: it is not asked about again.
     if plan.blocker or not agreed(plan, arguments.yes or promised is not None, wanted.approve, wanted.desired):
         return PROBLEM
+    keep_session(plan, wanted, arguments.owner)
     with Carrier(plan, arguments.parallel, "apply") as carrier:
         agree = partial(
             agreed, yes=arguments.yes or promised is not None, approve=wanted.approve, desired=wanted.desired
         )
         done = loop.apply_plan(wanted, plan, world, backends, options, replace(carrier.options, agree=agree))
     return carrier.finish(done, arguments.output)
+
+
+def keep_session(plan: Plan, wanted: Wanted, owner: int | None) -> None:
+    """Before anything is started: what ends with a session has somebody who sees to it. owner: as ``--owner`` says."""
+    if any(want.spec.get("lifetime") == "session" for want in wanted.desired.values()):
+        from reconciler.cli import owners
+
+        owners.keep(wanted.desired, (step.id for step in plan.steps), wanted.environment, owner)
 
 
 def _waiting(holder: str) -> None:

@@ -242,6 +242,15 @@ def _power(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--timeout", type=_duration, default=60.0, metavar="TIME", help="patience with it (default: 60s)")
 
 
+def _boot(verb: argparse.ArgumentParser) -> None:
+    which = verb.add_mutually_exclusive_group()
+    which.add_argument("--down", action="store_true", help="stop those VMs instead: the host is going down")
+    words = "print the systemd unit that does both (root: for the system, else for this user)"
+    which.add_argument("--unit", action="store_true", help=words)
+    words = "patience with each, and with an apply that is at work (default: 300s)"
+    verb.add_argument("--timeout", type=_duration, default=300.0, metavar="TIME", help=words)
+
+
 def _logs(verb: argparse.ArgumentParser) -> None:
     _guest(verb)
     verb.add_argument("-f", "--follow", action="store_true", help="go on until the guest ends")
@@ -356,6 +365,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("start", "guests", "start a guest until the next apply says otherwise", _power),
     ("stop", "guests", "stop a guest until the next apply says otherwise", _power),
     ("restart", "guests", "restart a guest", _power),
+    ("boot", "boot", "start the guests that have lifetime: boot or always, as when this host boots", _boot),
     ("logs", "guests", "show a guest's console log", _logs),
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _shell),

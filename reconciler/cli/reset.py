@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.cli import PROBLEM
+from reconciler.cli.apply import keep_session
 from reconciler.cli.carry import Carrier, agreed
 from reconciler.cli.naming import address, resource_id, suggestion
 from reconciler.cli.screen import show_problems, tell
@@ -72,6 +73,7 @@ def _reset(arguments: argparse.Namespace, wanted: Wanted, options: PlanOptions, 
     # What environment.yaml approves of happens by itself; this was asked for by somebody, who is asked back.
     if not agreed(plan, arguments.yes, {}, {}):
         return PROBLEM
+    keep_session(plan, wanted, arguments.owner)
     with Carrier(plan, arguments.parallel, "reset") as carrier:
         agree = partial(agreed, yes=arguments.yes, approve=wanted.approve, desired=wanted.desired)
         done = loop.apply_plan(wanted, plan, world, backends, options, replace(carrier.options, agree=agree))

@@ -16,6 +16,7 @@ from reconciler.resolution.through import defaults
 
 _READY_TIMEOUT = 120
 _RUN_TIMEOUT = 60
+_AT_BOOT = ("boot", "always")
 
 
 def container(scope: Scope, document: Document) -> Desired:
@@ -29,7 +30,8 @@ def container(scope: Scope, document: Document) -> Desired:
         spec["image"], image = image_reference(scope, document, ("spec", "image"), spec["image"])
         needs |= {image} if image else set()
     attached = scope.attached.get(id, {}).get("devices", {})
-    config = {**defaults(scope.machine_of(document), attached), **raw_config(spec.get("config") or {})}
+    usual = _autostart(spec) | defaults(scope.machine_of(document), attached)
+    config = {**usual, **raw_config(spec.get("config") or {})}
     if config or "config" in spec:
         spec["config"] = config
     if attached or "devices" in spec:
@@ -39,6 +41,11 @@ def container(scope: Scope, document: Document) -> Desired:
     referred |= device_references(spec.get("devices") or {})
     declared = {one for one in referred if scope.declared_on(host, one)}
     return scope.desired(document, spec, needs | declared, referred - declared, payload)
+
+
+def _autostart(spec: Mapping[str, Any]) -> dict[str, str]:
+    """What a declared lifetime comes to for LXD; without one, what a container has since its creation stays."""
+    return {"boot.autostart": "true" if spec["lifetime"] in _AT_BOOT else "false"} if "lifetime" in spec else {}
 
 
 def virtual_machine(scope: Scope, document: Document) -> Desired:
@@ -64,6 +71,8 @@ def virtual_machine(scope: Scope, document: Document) -> Desired:
         bridges = {ResourceId("Network", nic["bridge"]) for nic in spec["nics"].values() if "bridge" in nic}
         needs |= {bridge for bridge in bridges if bridge in scope.documents}
     spec |= parts
+    if spec.get("lifetime") == "always":
+        spec["restart"] = "always"
     _refuse_crowd(scope, document, spec)
     return scope.desired(document, spec, needs, (), payload)
 

@@ -614,6 +614,7 @@ CANNOT = {
             "cloud-init.vendor-data",
         )
     },
+    ("Container", "lifetime"): "nothing happens to the guest: what it leads to is shown in tests/e2e/test_lifetime.py",
     ("Container", "config.<limits.disk.priority>"): "this kernel has no blkio.weight",
     ("Container", "config.<limits.hugepages.*>"): "this kernel has no hugetlb cgroup",
     ("Container", "config.<limits.network.priority>"): "this kernel has no net_prio cgroup",

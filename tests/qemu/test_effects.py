@@ -364,6 +364,7 @@ NOT_SHOWN: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(
             ("boot", "disks", "nics", "devices", "shares"), "it is compared part by part, and never differs as a whole"
         ),
+        "lifetime": "nothing happens to the guest: what it leads to is shown in tests/e2e/test_lifetime.py",
         "lxd": "it takes a guest with an LXD in it, which this one is not",
     },
     "Image": {"type": "an image of another type belongs to another backend, with a guest that cannot run here"},

@@ -28,6 +28,7 @@ _FIELD_OF_KEY = {
     "user.user-data": "cloudInit.userData",
     "user.network-config": "cloudInit.networkConfig",
     "user.meta-data": "cloudInit.metaData",
+    "boot.autostart": "lifetime",
 }
 
 
@@ -37,6 +38,9 @@ def container(notes: Notes, spec: Spec) -> None:
     if spec.get("ephemeral") and spec.get("power") == "stopped":
         hint = "LXD deletes an ephemeral container when it stops: take one of the two out"
         notes.note(("spec", "ephemeral"), "contradicts power: stopped", hint)
+    if spec.get("ephemeral") and spec.get("lifetime") == "session":
+        hint = "LXD deletes an ephemeral container when it stops, and lifetime: session keeps its data"
+        notes.note(("spec", "lifetime"), "session contradicts ephemeral: true", hint)
     if "user" in spec:
         _user(notes, spec["user"])
     if "config" in spec:
@@ -57,6 +61,9 @@ def _user(notes: Notes, user: Spec) -> None:
 def machine(notes: Notes, spec: Spec) -> None:
     """A VirtualMachine."""
     _common(notes, spec, this_machine())
+    if spec.get("lifetime") == "always" and spec.get("restart", "always") != "always":
+        hint = "lifetime: boot leaves that to restart"
+        notes.note(("spec", "restart"), "contradicts lifetime: always", hint)
     for name in ("disks", "nics"):
         if name in spec:
             _unique(notes, ("spec", name), spec[name], "name")

@@ -1,0 +1,119 @@
+"""``reconciler boot``: what has ``lifetime: boot`` or ``always`` is started when the host boots, and stopped in time.
+
+Containers of this machine's LXD are LXD's own business then (``boot.autostart``); VMs, and what is in them, are ours.
+The unit that calls us is printed here, so that it names the very program that prints it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import groupby
+from typing import cast
+
+from reconciler.cli import DONE, PROBLEM
+from reconciler.cli.lookup import Seen, look
+from reconciler.cli.screen import show, show_problems, tell
+from reconciler.cli.session import ANY_ENVIRONMENT
+from reconciler.model import Observed, Power
+from reconciler.paths import state_dir
+from reconciler.ports import Guests
+from reconciler.problems import BackendError, ReconcilerError
+from reconciler.view.text import clean, line
+
+AT_BOOT = ("boot", "always")
+_PARALLEL = 8
+_PASSED_ON = ("RECONCILER_STATE_DIR", "LXD_SOCKET", "LXD_DIR")
+_UNIT = """\
+[Unit]
+Description=Guests that run whenever this host does
+{order}
+[Service]
+Type=oneshot
+RemainAfterExit=yes
+{environment}ExecStart={command} boot
+ExecStop={command} boot --down
+KillMode=process
+TimeoutStartSec=infinity
+TimeoutStopSec=5min
+
+[Install]
+WantedBy={target}
+"""
+_ORDER = "Wants=network-online.target\nAfter=network-online.target lxd.service snap.lxd.daemon.service\n"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Start them, stop them, or print the unit that does both. 1 when one of them did not do as it was told."""
+    if arguments.unit:
+        show([line(text) for text in unit(os.geteuid() == 0).splitlines()])
+        return DONE
+    arguments.manifests, arguments.environment = [], None
+    if arguments.down:
+        with look(arguments) as seen:
+            return _each(seen, _asking(seen, "VirtualMachine", running=True), "stop", arguments.timeout)
+    with look(arguments) as seen:
+        code = _each(seen, _asking(seen, "VirtualMachine", running=False), "start", arguments.timeout)
+    with look(arguments) as seen:  # once more: what is in those that have come up can be seen only now
+        return max(code, _each(seen, _asking(seen, "Container", running=False), "start", arguments.timeout))
+
+
+def unit(system: bool) -> str:
+    """The systemd unit, for the whole system or for one user (whose lingering has to be allowed)."""
+    command = os.path.abspath(shutil.which(sys.argv[0]) or sys.argv[0])
+    if not os.access(command, os.X_OK) or command.endswith(".py"):
+        command = f"{sys.executable} -m reconciler.cli"
+    given = (f'"{name}={os.environ[name]}"' for name in _PASSED_ON if name in os.environ)
+    return _UNIT.format(
+        order=_ORDER if system else "",
+        environment="".join(f"Environment={one}\n" for one in given),
+        command=command.replace("%", "%%"),
+        target="multi-user.target" if system else "default.target",
+    )
+
+
+def _asking(seen: Seen, kind: str, running: bool) -> list[Observed]:
+    """Those of the kind that ask for it, and run (or do not); what the manifest stops stays stopped."""
+    found = [one for one in seen.world if one.id.kind == kind and one.owned and _asks(one)]
+    return [one for one in found if (one.power in (Power.RUNNING, Power.PAUSED)) is running and one.power is not None]
+
+
+def _asks(one: Observed) -> bool:
+    applied = one.applied or {}
+    return applied.get("lifetime") in AT_BOOT and applied.get("power", "running") != Power.STOPPED
+
+
+def _each(seen: Seen, guests: Iterable[Observed], action: str, timeout: float) -> int:
+    """All of an environment at once, under its lock: never in the middle of an apply."""
+    from reconciler.record import locked
+
+    def place(one: Observed) -> str:
+        return one.environment or ANY_ENVIRONMENT
+
+    code = DONE
+    for environment, group in groupby(sorted(guests, key=place), key=place):
+        try:
+            with locked(state_dir(), environment, timeout), ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
+                code = max([code, *pool.map(lambda one: _do(seen, one, action, timeout), group)])
+        except ReconcilerError as error:
+            show_problems(error.problems)
+            code = PROBLEM
+    return code
+
+
+def _do(seen: Seen, one: Observed, action: str, timeout: float) -> int:
+    def say(words: str) -> None:
+        tell([line((f"{clean(str(one.id))}: ", "bold"), clean(words))])
+
+    try:
+        cast(Guests, seen.backends[one.backend]).power(one.id, action, False, timeout, say)
+    except BackendError as error:
+        show_problems([replace(error.problem, subject=error.problem.subject or str(one.id))])
+        return PROBLEM
+    say("started" if action == "start" else "stopped")
+    return DONE
