@@ -55,18 +55,20 @@ class Mirror:
 
     def ask(self) -> str | None:
         """What the server's branch points at now; None when there is no such branch. Raises Trouble."""
+        ref = f"refs/heads/{self.repository.ref}"
+        words = ("ls-remote", "--exit-code", "--", self.repository.url, ref)
         try:
-            code, output = self.git.run(
-                "ls-remote", "--exit-code", "--", self.repository.url, f"refs/heads/{self.repository.ref}",
-                timeout=self.repository.timeout, codes=(0, 2),
-            )  # fmt: skip
+            _, output = self.git.run(*words, timeout=self.repository.timeout, codes=(0, 2))
         except Failed as error:
             raise self._unreachable(error) from None
-        found = output.decode("ascii", "replace").partition("\t")[0]
-        return found if code == 0 and _COMMIT.fullmatch(found) else None
+        for line in output.decode("ascii", "replace").splitlines():
+            commit, _, name = line.partition("\t")
+            if name == ref and _COMMIT.fullmatch(commit):  # the server matches ends: refs/x/refs/heads/main, too
+                return commit
+        return None
 
     def fetch(self) -> str:
-        """Bring the branch here, whatever became of it; where it points. Raises Trouble, and Failed when we are broken."""
+        """Bring the branch here, whatever became of it; where it points. Raises Trouble; Failed when we are broken."""
         refspec = f"+refs/heads/{self.repository.ref}:{_REF}/seen"
         words = ("--quiet", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head", "--no-auto-maintenance")
         place = ("--end-of-options", self.repository.url, refspec)

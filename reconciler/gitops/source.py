@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from reconciler import preparation
+from reconciler.composition import Composition
 from reconciler.gitops.git import Failed, Git
 from reconciler.gitops.memory import Known, Memory
 from reconciler.gitops.mirror import Mirror, Trouble, shown_url
@@ -145,11 +146,21 @@ class GitSource:
 
     def load(self, commit: str) -> Wanted:
         """What one accepted commit wants. Raises ManifestError with every problem."""
-        try:
-            tree = self._tree(commit)
-            path = f"{tree.root}/{self.repository.path}"
+        with self._read(commit) as (tree, path):
             around = preparation.foreign_surroundings(tree.read)
             return preparation.prepare_documents(tree.load(path), around, load=tree.load)
+
+    def render(self, commit: str) -> Composition:
+        """Its documents, composed and checked, and no further. Raises ManifestError."""
+        with self._read(commit) as (tree, path):
+            return preparation.compose(tree.load(path), load=tree.load)
+
+    @contextlib.contextmanager
+    def _read(self, commit: str) -> Iterator[tuple[Tree, str]]:
+        """One commit's files, and what our path is called there."""
+        try:
+            tree = self._tree(commit)
+            yield tree, f"{tree.root}/{self.repository.path}"
         except (Failed, OSError) as error:
             raise ManifestError(self._broken(error)) from None
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reconciler import preparation
 from reconciler.gitops import GitSource, Repository
 from reconciler.problems import ManifestError
 from tests.gitops.conftest import Source
@@ -86,6 +87,18 @@ def test_a_folder_is_read_as_on_a_disk(origin: Origin, source: Source) -> None:
     watched = source()
     watched.fetch()
     assert sorted(id.name for id in watched.load(head).desired) == ["p0", "p1", "p2", "p6"]
+
+
+def test_the_example_comes_to_the_same_from_git(origin: Origin, source: Source) -> None:
+    example = Path(__file__).resolve().parents[2] / "manifests" / "gitops"
+    files = {str(path.relative_to(example)): path.read_text() for path in example.rglob("*.yaml")}
+    head = origin.commit(files)
+    for name in ("laptop", "prod"):
+        watched = source(path=f"environments/{name}")
+        watched.fetch()
+        here = preparation.render([str(example / "environments" / name)])
+        assert [one.data for one in here.documents] == [one.data for one in watched.render(head).documents]
+    assert sorted(map(str, source(path="environments/laptop").load(head).desired)) == ["Container/web", "Image/busybox"]
 
 
 @pytest.mark.parametrize("path", ["nowhere", "..", "../..", "/etc", "lab/../.."])

@@ -119,6 +119,15 @@ def test_a_branch_that_goes_and_comes_again(origin: Origin, source: Source) -> N
     assert watched.fetch().problem is None
 
 
+def test_a_ref_that_only_ends_like_the_branch_is_not_it(origin: Origin, source: Source) -> None:
+    origin.commit(lab("a"))
+    origin.git("push", "-q", "origin", "HEAD:refs/a/refs/heads/main", "HEAD:refs/heads/other")
+    git(origin.folder / "fleet.git", "symbolic-ref", "HEAD", "refs/heads/other")
+    origin.git("push", "-q", "origin", ":main")
+    watched = source()
+    assert watched.fetch().seen is None and "gone" in summary(watched)
+
+
 def test_a_server_that_is_gone_for_a_while(origin: Origin, source: Source) -> None:
     good = origin.commit(lab("a"))
     watched = source()
