@@ -123,6 +123,18 @@ def test_a_remote_alias_is_resolved_from_the_clients_remotes() -> None:
     assert image["remote"] == {"server": "https://images.example", "protocol": "simplestreams", "alias": "debian/12"}
 
 
+@pytest.mark.parametrize(
+    ("lifetime", "autostart", "restart"),
+    [("session", "false", "on-failure"), ("boot", "true", "on-failure"), ("always", "true", "always")],
+)
+def test_a_lifetime_is_what_lxd_and_watch_mode_make_of_it(lifetime: str, autostart: str, restart: str) -> None:
+    found = spec("Container", f"{{image: busybox, lifetime: {lifetime}, config: {{user.x: a}}}}")["config"]
+    assert found == {"boot.autostart": autostart, "user.x": "a"}
+    assert spec("VirtualMachine", f"{{lifetime: {lifetime}}}")["restart"] == restart
+    own = spec("Container", "{image: busybox, config: {boot.autostart: true}}")["config"]
+    assert own == {"boot.autostart": "true"}
+
+
 def test_identity_follows_the_source_and_nothing_else() -> None:
     def identity(source: str, labels: str = "{}") -> str:
         text = f"apiVersion: reconciler/v1\nkind: Image\nmetadata: {{name: i, labels: {labels}}}\n"
@@ -139,7 +151,13 @@ WRONG = [
     ("Container", "{image: busybox, host: mars}", "spec.host", 'there is no Host named "mars"', "declare one"),
     ("VirtualMachine", "{boot: {image: busybox}}", "spec.boot.image", "of type virtual-machine", ""),
     ("Volume", "{attachTo: [{target: Container/x, path: /d}]}", "spec.attachTo.0.target", "no Container named", ""),
-    ("Disk", "{size: 1GiB, attachTo: Image/web}", "spec.attachTo", "expected Container or VirtualMachine, got Image", ""),
+    (
+        "Disk",
+        "{size: 1GiB, attachTo: Image/web}",
+        "spec.attachTo",
+        "expected Container or VirtualMachine, got Image",
+        "",
+    ),
     ("Image", "{type: container, source: {file: missing.gz}}", "spec.source.file", "No such file", "manifest's folder"),
 ]
 
