@@ -20,6 +20,7 @@ from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.folders import Folder, folder_of
 from tests.e2e.conftest import ROOT, Done, Place
 
+pytestmark = pytest.mark.timeout(900)  # the image of the VM is made first, where it is not at hand
 PORT = 28981
 USER = 1000
 SHARED, DATA = "/mnt/chromeos/Downloads", "/data"
