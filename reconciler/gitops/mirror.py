@@ -18,6 +18,7 @@ from reconciler.problems import Problem
 
 _REF = "refs/reconciler"
 _LOCAL = 60.0
+_MANY_PACKS, _MANY_LOOSE = 50, 27
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LEFT_OVER = ("*.lock", "refs/**/*.lock", "logs/**/*.lock", "objects/**/tmp_*", "objects/**/*.lock", "gc.pid")
 
@@ -107,8 +108,9 @@ class Mirror:
         return self.git.run("cat-file", "-e", f"{commit}^{{commit}}", codes=(0, 1, 128), timeout=_LOCAL)[0] == 0
 
     def follows(self, commit: str, earlier: str) -> bool:
-        """Whether ``commit`` is ``earlier`` or comes after it."""
-        return self.git.run("merge-base", "--is-ancestor", earlier, commit, codes=(0, 1), timeout=_LOCAL)[0] == 0
+        """Whether ``commit`` is ``earlier`` or comes after it; not, where either is not here."""
+        words = ("merge-base", "--is-ancestor", earlier, commit)
+        return self.git.run(*words, codes=(0, 1, 128), timeout=_LOCAL)[0] == 0
 
     def find(self, revision: str) -> str | None:
         """The full id of a commit that is here."""
@@ -146,7 +148,11 @@ class Mirror:
         return Problem(f"commit {commit[:12]} {words}", None, self.name, hint=f"{hint}; what was accepted last stays")
 
     def tidy(self) -> None:
-        """Let git pack what has gathered; that it cannot is no harm."""
+        """Let git pack what has gathered; that it cannot is no harm. Asked only when there is much: it costs, too."""
+        packs = sum(1 for _ in self.git.folder.glob("objects/pack/*.pack"))
+        loose = sum(1 for _ in self.git.folder.glob("objects/17/*"))  # the names are even: one folder tells of all
+        if packs < _MANY_PACKS and loose < _MANY_LOOSE:
+            return
         try:
             self.git.run("gc", "--auto", "--quiet", timeout=300.0)
         except Failed:

@@ -36,6 +36,7 @@ class GitSource:
         self._memory = Memory.of(state, repository)
         self._clock = clock
         self._trees: dict[str, Tree] = {}
+        self._sure: str | None = None  # a commit that the mirror was seen to have
 
     def state(self) -> State:
         """What is known now, without asking the server."""
@@ -57,7 +58,8 @@ class GitSource:
         """One look at the server. A mirror that is broken is made anew, once."""
         known, listed = self._memory.read(), signers(self.repository, self._memory.folder)
         there = self._ask(mirror)
-        if there == known.state.head and listed.digest == known.trust and mirror.has(there):
+        if there == known.state.head and listed.digest == known.trust and (self._sure == there or mirror.has(there)):
+            self._sure = there
             return self._accepted(there, listed)
         try:
             new = self._brought(mirror, known, listed)
@@ -87,22 +89,14 @@ class GitSource:
     def _judge(self, mirror: Mirror, known: Known, new: str, listed: Signers) -> None:
         """Accept nothing but what comes after what was accepted, every commit of it signed. Raises Trouble."""
         head = known.state.head
-        if head is not None and mirror.has(head) and not mirror.follows(new, head):
+        if head is not None and not mirror.follows(new, head):
             summary = f"the history was rewritten: {new[:12]} does not come after {head[:12]}"
-            hint = f"push what comes after it, or accept the new history: {new}"
-            raise Trouble(
-                Problem(summary, None, mirror.name, hint=f"{hint}; what was accepted last stays"), reached=True
-            )
-        if head is not None and not mirror.has(head):
-            raise Trouble(self._lost(mirror, head), reached=True)
+            hint = f"push what comes after it, or accept the new history: {new}; what was accepted last stays"
+            raise Trouble(Problem(summary, None, mirror.name, hint=hint), reached=True)
         if self.repository.signed:
             applied = known.state.applied
-            base = applied if applied is not None and mirror.has(applied) else head
+            base = applied if applied not in (None, head) and mirror.has(str(applied)) else head
             mirror.verify(_with_tip(mirror.since(new, base), new), listed)
-
-    def _lost(self, mirror: Mirror, head: str) -> Problem:
-        summary = f"the history was rewritten: {head[:12]} is not in it any more"
-        return Problem(summary, None, mirror.name, hint="push what comes after it, or accept the new history")
 
     def _accepted(self, head: str, listed: Signers) -> State:
         def change(known: Known) -> Known:
