@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -72,7 +73,7 @@ def _events(client: Client, arguments: argparse.Namespace) -> int:
     follow = "1" if arguments.follow else "0"
     for event in client.lines(f"/v1/events?follow={follow}"):
         if arguments.output == "json":
-            show_json(event)
+            show([line(json.dumps(event))])
         else:
             what = f"{event['resource']}: " if event["resource"] else ""
             style = "bad" if event["type"] == "Warning" else "dim"

@@ -24,7 +24,7 @@ from reconciler.watch.journal import Journal
 from reconciler.watch.meter import Meter
 from reconciler.watch.places import Opener, Places
 from reconciler.watch.runs import Runs
-from reconciler.watch.source import Source, changed
+from reconciler.watch.source import Source, changed, settings
 from reconciler.watch.turn import Turn
 from reconciler.watch.unattended import Rules
 from reconciler.watch.work import Work
@@ -147,9 +147,10 @@ class Daemon:
         before = self.wanted.desired if self.wanted else {}
         moved = changed(before, wanted.desired)
         left = {id for id in moved if id in wanted.desired}
+        others = self.wanted is None or settings(self.wanted) != settings(wanted)
         if first:
             self.status.suspended = self._load_suspended(wanted.environment)
-        if first or moved - left or not self._places.fits(wanted):
+        if others or moved - left or not self._places.fits(wanted):
             self._resync_at = 0.0
         self.work.want(wanted, moved)
         self.work.queue.hurry(passes.with_users(left, wanted.desired), time.monotonic())

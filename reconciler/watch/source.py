@@ -110,8 +110,12 @@ class FolderSource:
 
 def same(one: Wanted, other: Wanted) -> bool:
     """Whether both want the very same, wherever it stands in the files."""
-    settings = [replace(wanted, desired={}, files=frozenset()) for wanted in (one, other)]
-    return settings[0] == settings[1] and not changed(one.desired, other.desired)
+    return settings(one) == settings(other) and not changed(one.desired, other.desired)
+
+
+def settings(wanted: Wanted) -> Wanted:
+    """What is wanted of the environment as a whole."""
+    return replace(wanted, desired={}, files=frozenset())
 
 
 def changed(before: Mapping[ResourceId, Desired], after: Mapping[ResourceId, Desired]) -> set[ResourceId]:
