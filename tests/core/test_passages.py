@@ -138,12 +138,13 @@ def test_only_what_this_machine_listens_on_can_be_taken(taken: tuple[str, str, i
 
 
 def test_the_port_of_a_container_in_a_vm_is_no_listener_of_this_machine() -> None:
-    local = Desired(ResourceId("VirtualMachine", "flat"), "qemu", machine(forwards={"x": {**FORWARD, "port": 1}}).spec)
+    forwards = {"x": {**FORWARD, "port": 1}}
+    local = Desired(ResourceId("VirtualMachine", "flat"), "qemu", {"power": "running", "forwards": forwards})
     inner = container({"raw": {**PROXY, "listen": "tcp:127.0.0.1:8080"}})
     world = world_of(seen(machine()), seen(inner), seen(replace(local, spec={"power": "running"})))
     world = replace(world, listening=frozenset({("tcp", "127.0.0.1", 8080)}))
     web = Desired(ResourceId("PortForward", "x"), "qemu", {}, (local.id,))
-    assert steps(local, web, world=world)[web.id].verb is Verb.HOLD
+    assert steps(local, web, world=world)[web.id].reason == "127.0.0.1:8080 is taken by another program"
 
 
 def test_both_hops_are_shown_as_the_one_thing_that_they_are() -> None:
