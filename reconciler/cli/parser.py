@@ -267,6 +267,7 @@ def _exec(verb: argparse.ArgumentParser) -> None:
 
 def _watch(verb: argparse.ArgumentParser) -> None:
     _completed(verb.add_argument("paths", nargs="*", metavar="PATH", help="a manifest, or a folder of them"))
+    _repository(verb)
     words = "look at everything again that often, whatever is told (default: 10m)"
     verb.add_argument("--resync", type=_duration, default=600.0, metavar="TIME", help=words)
     verb.add_argument("--observe-only", action="store_true", help="look and report, and change nothing")
@@ -276,6 +277,24 @@ def _watch(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--log-format", choices=["human", "json", "journal"], default="human", help=words)
     words = "serve metrics over HTTP there as well, such as 127.0.0.1:9090"
     verb.add_argument("--metrics", metavar="ADDRESS:PORT", help=words)
+
+
+def _repository(verb: argparse.ArgumentParser) -> None:
+    """Where the manifests come from when they are in a Git repository."""
+    verb.add_argument("--git", metavar="URL", help="a repository whose manifests are watched instead of files")
+    verb.add_argument("--ref", default="main", metavar="BRANCH", help="its branch (default: main)")
+    verb.add_argument("--path", default=".", metavar="FOLDER", help="the folder or file in it (default: all of it)")
+    words = "ask it that often (default: 30s)"
+    verb.add_argument("--interval", type=_duration, default=30.0, metavar="TIME", help=words)
+    words = "ssh's allowed signers file: every commit has to be signed by one of them"
+    _completed(verb.add_argument("--signers", metavar="FILE", help=words))
+    words = "exported OpenPGP keys: every commit has to be signed by one of them"
+    _completed(verb.add_argument("--keyring", metavar="FILE", help=words))
+    verb.add_argument("--require-signed", action="store_true", help="insist on it (so with --signers or --keyring)")
+    _completed(verb.add_argument("--key", metavar="FILE", help="ssh's key for it (default: ssh's own)"))
+    _completed(verb.add_argument("--known-hosts", metavar="FILE", help="ssh's known hosts (default: ssh's own)"))
+    words = "allow another protocol than https and ssh, such as file (repeatable)"
+    verb.add_argument("--allow-protocol", action="append", default=[], metavar="NAME", help=words)
 
 
 def _watched(verb: argparse.ArgumentParser) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import FrameType
 
 from reconciler.cli import DONE
@@ -64,11 +65,37 @@ def _serve_metrics(daemon: Daemon, where: str | None) -> None:
 
 
 def _source(arguments: argparse.Namespace, inbox: Inbox) -> Source:
+    if arguments.git is not None:
+        return _branch(arguments, inbox)
     if not arguments.paths:
-        raise UsageError(Problem("what is to be watched?", hint="name a folder of manifests"))
+        raise UsageError(Problem("what is to be watched?", hint="name a folder of manifests, or a repository: --git"))
     if "-" in arguments.paths:
         raise UsageError(Problem("standard input cannot be watched", hint="name a file or a folder"))
     return FolderSource(arguments.paths, inbox.nudge)
+
+
+def _branch(arguments: argparse.Namespace, inbox: Inbox) -> Source:
+    from reconciler.gitops import Repository
+    from reconciler.watch.branch import BranchSource
+
+    if arguments.paths:
+        raise UsageError(Problem("either files or a repository is watched", hint="--path names a folder in it"))
+    repository = Repository(
+        arguments.git,
+        arguments.ref,
+        arguments.path,
+        signers=_file(arguments.signers),
+        keyring=_file(arguments.keyring),
+        require_signed=True if arguments.require_signed else None,
+        protocols=("https", "ssh", *arguments.allow_protocol),
+        key=_file(arguments.key),
+        known_hosts=_file(arguments.known_hosts),
+    )
+    return BranchSource(repository, private_dir(state_dir()), arguments.interval, inbox.nudge)
+
+
+def _file(name: str | None) -> Path | None:
+    return Path(name).absolute() if name is not None else None
 
 
 def _opener(timeout: float) -> Opener:

@@ -99,7 +99,7 @@ class FolderSource:
         if self._files.moved_on():
             return
         if self.wanted is not None and found.environment != self.wanted.environment:
-            self.problems = (_other_environment(self.wanted.environment, found.environment),)
+            self.problems = (other_environment(self.wanted.environment, found.environment),)
             return
         self.problems = ()
         if self.wanted is None or not same(self.wanted, found):
@@ -128,7 +128,8 @@ def _alike(one: Desired, other: Desired) -> bool:
     return one is other or replace(one, mark=None) == replace(other, mark=None)
 
 
-def _other_environment(old: str, new: str) -> Problem:
+def other_environment(old: str, new: str) -> Problem:
+    """Why a set that is called otherwise is not taken instead."""
     return Problem(
         f'the environment is called "{new}" by now',
         subject=f"Environment/{old}",

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,9 +158,9 @@ class Place:
         return dict(json.loads(done.stdout))
 
     @contextlib.contextmanager
-    def watching(self, *words: str, **extra: str) -> Iterator[Watch]:
+    def watching(self, *words: str, paths: Sequence[str] | None = None, **extra: str) -> Iterator[Watch]:
         """``reconciler watch`` over the folder, until the end of the block: then it is told to end, and does."""
-        watch = self.begin(*words, **extra)
+        watch = self.begin(*words, paths=paths, **extra)
         try:
             yield watch
             watch.process.terminate()
@@ -169,9 +169,10 @@ class Place:
         finally:
             watch.kill()
 
-    def begin(self, *words: str, **extra: str) -> Watch:
+    def begin(self, *words: str, paths: Sequence[str] | None = None, **extra: str) -> Watch:
         """The same, and whoever calls it ends it."""
-        command = [*COMMAND, "watch", str(self.folder), "--log-format", "json", *words]
+        what = [str(self.folder)] if paths is None else list(paths)
+        command = [*COMMAND, "watch", *what, "--log-format", "json", *words]
         environment = {**self.environment, **extra}
         return Watch(
             subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
