@@ -11,8 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
-"""What shtab needs to know to complete a path."""
+from reconciler.cli import watching
+from reconciler.cli.arguments import completed, count, duration, output, timeout
 
 
 class Parser(argparse.ArgumentParser):
@@ -55,17 +55,8 @@ def build() -> argparse.ArgumentParser:
     return parser
 
 
-def _completed(action: argparse.Action) -> None:
-    """Tell shtab that this argument is a path."""
-    setattr(action, "complete", FILES)  # noqa: B010  argparse does not declare it
-
-
 def _paths(verb: argparse.ArgumentParser, words: str = "a manifest, a folder of them, or - for standard input") -> None:
-    _completed(verb.add_argument("paths", nargs="+", metavar="PATH", help=words))
-
-
-def _output(verb: argparse.ArgumentParser, *forms: str) -> None:
-    verb.add_argument("-o", "--output", choices=forms, default=forms[0], help=f"result as (default: {forms[0]})")
+    completed(verb.add_argument("paths", nargs="+", metavar="PATH", help=words))
 
 
 def _verbose(verb: argparse.ArgumentParser) -> None:
@@ -78,7 +69,7 @@ def _environment(verb: argparse.ArgumentParser) -> None:
 
 def _manifests(verb: argparse.ArgumentParser) -> None:
     words = "manifests that declare further Hosts (repeatable)"
-    _completed(verb.add_argument("--manifests", action="append", default=[], metavar="PATH", help=words))
+    completed(verb.add_argument("--manifests", action="append", default=[], metavar="PATH", help=words))
 
 
 def _planning(verb: argparse.ArgumentParser) -> None:
@@ -101,26 +92,15 @@ def _confirm(verb: argparse.ArgumentParser) -> None:
 
 def _applying(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-y", "--yes", action="store_true", help="do not ask before something stops, restarts or goes")
-    verb.add_argument("--parallel", type=_count, default=8, metavar="N", help="steps at a time (default: 8)")
-    _timeout(verb)
+    verb.add_argument("--parallel", type=count, default=8, metavar="N", help="steps at a time (default: 8)")
+    timeout(verb)
     words = "patience with another one (default: 60s)"
-    verb.add_argument("--lock-timeout", type=_duration, default=60.0, metavar="TIME", help=words)
+    verb.add_argument("--lock-timeout", type=duration, default=60.0, metavar="TIME", help=words)
 
 
 def _owner(verb: argparse.ArgumentParser) -> None:
     words = "the process that guests with lifetime: session end with (default: whoever leads this login or session)"
     verb.add_argument("--owner", type=_pid, metavar="PID", help=words)
-
-
-def _timeout(verb: argparse.ArgumentParser) -> None:
-    words = "limit of a step (default: 300s)"
-    verb.add_argument("--timeout", type=_duration, default=300.0, metavar="TIME", help=words)
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 256):
-        raise argparse.ArgumentTypeError(f"expected a number from 1 to 256, got {text!r}")
-    return int(text)
 
 
 def _pid(text: str) -> int:
@@ -129,33 +109,24 @@ def _pid(text: str) -> int:
     return int(text)
 
 
-def _duration(text: str) -> float:
-    from reconciler.quantities import duration
-
-    try:
-        return float(text) if text.isascii() and text.isdigit() else duration(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
 def _validate(verb: argparse.ArgumentParser) -> None:
     _paths(verb)
-    _output(verb, "table", "json")
+    output(verb, "table", "json")
 
 
 def _plan(verb: argparse.ArgumentParser) -> None:
     _paths(verb)
-    _output(verb, "table", "json", "name")
+    output(verb, "table", "json", "name")
     _planning(verb)
-    _completed(verb.add_argument("--out", metavar="FILE", help="save the plan for: reconciler apply FILE"))
+    completed(verb.add_argument("--out", metavar="FILE", help="save the plan for: reconciler apply FILE"))
     verb.add_argument("--exit-code", action="store_true", help="exit with 2 when there are changes")
-    _timeout(verb)
+    timeout(verb)
     _verbose(verb)
 
 
 def _apply(verb: argparse.ArgumentParser) -> None:
     _paths(verb, "a manifest, a folder of them, - for standard input, or one saved plan")
-    _output(verb, "table", "json", "name")
+    output(verb, "table", "json", "name")
     _planning(verb)
     _applying(verb)
     _owner(verb)
@@ -164,8 +135,8 @@ def _apply(verb: argparse.ArgumentParser) -> None:
 
 def _delete(verb: argparse.ArgumentParser) -> None:
     words = "manifests, or single resources: Kind/name, vm/container"
-    _completed(verb.add_argument("paths", nargs="+", metavar="PATH|NAME", help=words))
-    _output(verb, "table", "json", "name")
+    completed(verb.add_argument("paths", nargs="+", metavar="PATH|NAME", help=words))
+    output(verb, "table", "json", "name")
     _confirm(verb)
     _applying(verb)
     _environment(verb)
@@ -176,7 +147,7 @@ def _delete(verb: argparse.ArgumentParser) -> None:
 def _reset(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("name", metavar="NAME", help="a declared guest: its name, vm/container, or Kind/name")
     _paths(verb, "the manifests that declare it")
-    _output(verb, "table", "json", "name")
+    output(verb, "table", "json", "name")
     _confirm(verb)
     _applying(verb)
     _owner(verb)
@@ -185,7 +156,7 @@ def _reset(verb: argparse.ArgumentParser) -> None:
 
 def _render(verb: argparse.ArgumentParser) -> None:
     _paths(verb)
-    _output(verb, "yaml", "json")
+    output(verb, "yaml", "json")
     verb.add_argument("--origins", action="store_true", help="where each field was written in JSON, too")
 
 
@@ -197,7 +168,7 @@ def _diff(verb: argparse.ArgumentParser) -> None:
 
 def _get(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("target", nargs="?", metavar="KIND[/NAME]", help="only this kind, this resource, or vm/container")
-    _output(verb, "table", "wide", "json", "yaml", "name")
+    output(verb, "table", "wide", "json", "yaml", "name")
     verb.add_argument("-a", "--all", action="store_true", help="what is not ours, too")
     _environment(verb)
     _manifests(verb)
@@ -205,7 +176,7 @@ def _get(verb: argparse.ArgumentParser) -> None:
 
 def _describe(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("target", metavar="KIND/NAME", help="the resource; or vm/container, or the bare name of a guest")
-    _output(verb, "table", "json", "yaml")
+    output(verb, "table", "json", "yaml")
     _environment(verb)
     _manifests(verb)
 
@@ -217,7 +188,7 @@ def _explain(verb: argparse.ArgumentParser) -> None:
 
 
 def _doctor(verb: argparse.ArgumentParser) -> None:
-    _output(verb, "table", "json")
+    output(verb, "table", "json")
     verb.add_argument("--fix", action="store_true", help="mend what can be mended")
     verb.add_argument("--undo", action="store_true", help="stop the embedded LXD that --fix started; data is kept")
 
@@ -225,7 +196,7 @@ def _doctor(verb: argparse.ArgumentParser) -> None:
 def _devices(verb: argparse.ArgumentParser) -> None:
     kinds = ("usb", "gpu", "pci", "serial", "block", "tpm")
     verb.add_argument("kind", nargs="?", choices=kinds, help="only of this kind")
-    _output(verb, "table", "yaml", "json")
+    output(verb, "table", "yaml", "json")
     words = "the guest that the manifests name (default: VirtualMachine/vm)"
     verb.add_argument("--attach-to", default="VirtualMachine/vm", metavar="KIND/NAME", help=words)
 
@@ -239,7 +210,7 @@ def _guest(verb: argparse.ArgumentParser) -> None:
 def _power(verb: argparse.ArgumentParser) -> None:
     _guest(verb)
     verb.add_argument("--force", action="store_true", help="do not ask the guest: cut its power")
-    verb.add_argument("--timeout", type=_duration, default=60.0, metavar="TIME", help="patience with it (default: 60s)")
+    verb.add_argument("--timeout", type=duration, default=60.0, metavar="TIME", help="patience with it (default: 60s)")
 
 
 def _boot(verb: argparse.ArgumentParser) -> None:
@@ -248,7 +219,7 @@ def _boot(verb: argparse.ArgumentParser) -> None:
     words = "print the systemd unit that does both (root: for the system, else for this user)"
     which.add_argument("--unit", action="store_true", help=words)
     words = "patience with each, and with an apply that is at work (default: 300s)"
-    verb.add_argument("--timeout", type=_duration, default=300.0, metavar="TIME", help=words)
+    verb.add_argument("--timeout", type=duration, default=300.0, metavar="TIME", help=words)
 
 
 def _logs(verb: argparse.ArgumentParser) -> None:
@@ -261,78 +232,8 @@ def _exec(verb: argparse.ArgumentParser) -> None:
     verb.usage = "reconciler exec [-h] [-i] [--env KEY=VALUE] [--user NAME|UID] [--timeout TIME] NAME -- COMMAND…"
     verb.add_argument("-i", "--stdin", action="store_true", help="pass our standard input on")
     verb.add_argument("-e", "--env", action="append", default=[], metavar="KEY=VALUE", help="set for the command")
-    verb.add_argument("--timeout", type=_duration, metavar="TIME", help="limit of the command (default: none)")
+    verb.add_argument("--timeout", type=duration, metavar="TIME", help="limit of the command (default: none)")
     verb.add_argument("-u", "--user", metavar="NAME|UID", help="an account in the guest (default: root)")
-
-
-def _watch(verb: argparse.ArgumentParser) -> None:
-    _completed(verb.add_argument("paths", nargs="*", metavar="PATH", help="a manifest, or a folder of them"))
-    _repository(verb)
-    words = "look at everything again that often, whatever is told (default: 10m)"
-    verb.add_argument("--resync", type=_duration, default=600.0, metavar="TIME", help=words)
-    verb.add_argument("--observe-only", action="store_true", help="look and report, and change nothing")
-    verb.add_argument("--parallel", type=_count, default=8, metavar="N", help="steps at a time (default: 8)")
-    _timeout(verb)
-    words = "how events are written to stderr (default: human)"
-    verb.add_argument("--log-format", choices=["human", "json", "journal"], default="human", help=words)
-    words = "serve metrics over HTTP there as well, such as 127.0.0.1:9090"
-    verb.add_argument("--metrics", metavar="ADDRESS:PORT", help=words)
-
-
-def _repository(verb: argparse.ArgumentParser) -> None:
-    """Where the manifests come from when they are in a Git repository."""
-    verb.add_argument("--git", metavar="URL", help="a repository whose manifests are watched instead of files")
-    verb.add_argument("--ref", default="main", metavar="BRANCH", help="its branch (default: main)")
-    verb.add_argument("--path", default=".", metavar="FOLDER", help="the folder or file in it (default: all of it)")
-    words = "ask it that often (default: 30s)"
-    verb.add_argument("--interval", type=_duration, default=30.0, metavar="TIME", help=words)
-    words = "ssh's allowed signers file: every commit has to be signed by one of them"
-    _completed(verb.add_argument("--signers", metavar="FILE", help=words))
-    words = "exported OpenPGP keys: every commit has to be signed by one of them"
-    _completed(verb.add_argument("--keyring", metavar="FILE", help=words))
-    verb.add_argument("--require-signed", action="store_true", help="insist on it (so with --signers or --keyring)")
-    _completed(verb.add_argument("--key", metavar="FILE", help="ssh's key for it (default: ssh's own)"))
-    _completed(verb.add_argument("--known-hosts", metavar="FILE", help="ssh's known hosts (default: ssh's own)"))
-    words = "allow another protocol than https and ssh, such as file (repeatable)"
-    verb.add_argument("--allow-protocol", action="append", default=[], metavar="NAME", help=words)
-
-
-def _watched(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--environment", metavar="NAME", help="the environment that is watched (default: the only one)")
-
-
-def _status(verb: argparse.ArgumentParser) -> None:
-    _watched(verb)
-    _output(verb, "table", "json")
-
-
-def _events(verb: argparse.ArgumentParser) -> None:
-    _status(verb)
-    verb.add_argument("-f", "--follow", action="store_true", help="go on until the watch ends")
-
-
-def _wait(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("target", metavar="KIND/NAME", help="the resource")
-    words = "the condition that it is to have (default: Ready)"
-    verb.add_argument("--for", dest="condition", default="Ready", metavar="CONDITION", help=words)
-    verb.add_argument("--timeout", type=_duration, default=60.0, metavar="TIME", help="patience (default: 60s)")
-    _watched(verb)
-
-
-def _reconcile(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("target", nargs="?", metavar="KIND/NAME", help="only this one (default: read and look at all)")
-    verb.add_argument("--now", action="store_true", help="without waiting for any pause (always so)")
-    _watched(verb)
-
-
-def _suspend(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--reason", default="by hand", metavar="TEXT", help="shown by status (default: by hand)")
-    _watched(verb)
-
-
-def _rollback(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("revision", metavar="REVISION", help="an earlier commit, in force until: reconciler resume")
-    _watched(verb)
 
 
 def _shell(verb: argparse.ArgumentParser) -> None:
@@ -345,13 +246,13 @@ def _shell(verb: argparse.ArgumentParser) -> None:
 def _hosts(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(environment=None)
     words = "keep the block up to date in this file (default: /etc/hosts), instead of printing it"
-    _completed(verb.add_argument("--write", nargs="?", const="/etc/hosts", metavar="FILE", help=words))
+    completed(verb.add_argument("--write", nargs="?", const="/etc/hosts", metavar="FILE", help=words))
     _manifests(verb)
 
 
 def _history(verb: argparse.ArgumentParser) -> None:
-    _output(verb, "table", "json")
-    verb.add_argument("-n", "--limit", type=_count, default=20, metavar="N", help="the newest N runs (default: 20)")
+    output(verb, "table", "json")
+    verb.add_argument("-n", "--limit", type=count, default=20, metavar="N", help="the newest N runs (default: 20)")
 
 
 def _completion(verb: argparse.ArgumentParser) -> None:
@@ -367,14 +268,14 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("render", "render", "show what an environment comes to, and where each field was written", _render),
     ("plan", "plan", "show what apply would do, and what that would interrupt", _plan),
     ("apply", "apply", "make it so", _apply),
-    ("watch", "watch", "keep making it so: files that change, guests that end, what others change", _watch),
-    ("status", "daemon", "say what the running watch sees and does", _status),
-    ("events", "daemon", "show what the running watch did and saw", _events),
-    ("wait", "daemon", "wait until a resource is as it should be", _wait),
-    ("reconcile", "daemon", "have the running watch look right now", _reconcile),
-    ("suspend", "daemon", "have the running watch change nothing for a while", _suspend),
-    ("resume", "daemon", "have the running watch go on", _watched),
-    ("rollback", "daemon", "have the running watch want an earlier commit", _rollback),
+    ("watch", "watch", "keep making it so: files that change, guests that end, what others change", watching.watch),
+    ("status", "daemon", "say what the running watch sees and does", watching.status),
+    ("events", "daemon", "show what the running watch did and saw", watching.events),
+    ("wait", "daemon", "wait until a resource is as it should be", watching.wait),
+    ("reconcile", "daemon", "have the running watch look right now", watching.reconcile),
+    ("suspend", "daemon", "have the running watch change nothing for a while", watching.suspend),
+    ("resume", "daemon", "have the running watch go on", watching.watched),
+    ("rollback", "daemon", "have the running watch want an earlier commit", watching.rollback),
     ("delete", "delete", "delete what manifests declare, or single resources", _delete),
     ("reset", "reset", "throw a guest away and have it back from its image; Disks and Volumes stay", _reset),
     ("diff", "diff", "show the fields that differ, as a unified diff", _diff),
