@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
+import hashlib
+import lzma
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import ROOT, Place
+from tests.images.web import Web, body
+from tests.support.pairs import SQUASHFS, parts_in
 
 ELSEWHERE = {"crostini"}  # test_tower.py does all of this with it, and more
-FOLDERS = sorted(path for path in (ROOT / "manifests").iterdir() if path.is_dir() and path.name not in ELSEWHERE)
+FROM_THE_INTERNET = {"nixos"}  # fetched from servers that a test must not need: stand-ins come from one on loopback
+TAKES_LONG = {"baguette"}  # a whole Debian is made for it
+FOLDERS = sorted(path for path in (ROOT / "manifests").iterdir() if path.is_dir())
+HERE = [
+    pytest.param(path, marks=[pytest.mark.proof] * (path.name in TAKES_LONG), id=path.name)
+    for path in FOLDERS
+    if path.name not in ELSEWHERE | FROM_THE_INTERNET
+]
 
 
-@pytest.fixture(params=FOLDERS, ids=lambda path: path.name)
-def example(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+def copied(folder: Path, tmp_path: Path) -> Path:
     """A copy of the folder that only we can write to, as the reading of manifests demands."""
-    copy = tmp_path / request.param.name
-    shutil.copytree(request.param, copy)
+    copy = tmp_path / folder.name
+    shutil.copytree(folder, copy)
     copy.chmod(0o700)
-    return str(copy)
+    return copy
+
+
+@pytest.fixture(params=HERE)
+def example(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """One of the folders."""
+    return str(copied(request.param, tmp_path))
 
 
 def test_there_are_examples() -> None:
@@ -27,6 +44,35 @@ def test_there_are_examples() -> None:
 
 
 def test_an_example_comes_into_being_stays_and_goes(place: Place, example: str) -> None:
+    _comes_into_being_stays_and_goes(place, example)
+
+
+@pytest.mark.parametrize("name", sorted(FROM_THE_INTERNET | TAKES_LONG))
+def test_an_example_is_right_and_can_be_planned(place: Place, tmp_path: Path, name: str) -> None:
+    """As it is written: its own addresses, and nothing of it fetched or made."""
+    example = str(copied(ROOT / "manifests" / name, tmp_path))
+    place.ok("validate", example)
+    planned = place.ok("plan", "-o", "json", example).json
+    assert planned["applyable"] and planned["complete"]
+    assert set(planned["summary"]) <= {"create", "noop"}
+
+
+def test_an_example_with_stand_ins_for_what_it_fetches(place: Place, tmp_path: Path) -> None:
+    folder, parts = copied(ROOT / "manifests" / "nixos", tmp_path), parts_in(tmp_path)
+    pages = {"url": lzma.compress(parts["metadata"]), "rootfsUrl": parts[SQUASHFS]}
+    manifest = folder / "nixos.yaml"
+    with Web() as web:
+        text = manifest.read_text()
+        for (field, data), digest in zip(pages.items(), ("sha256", "rootfsSha256"), strict=True):
+            web.pages[f"/{field}"] = body(data)
+            text = re.sub(f"(?m)^( +{field}: ).*$", rf"\g<1>{web.url(f'/{field}')}", text)
+            text = re.sub(f"(?m)^( +{digest}: ).*$", rf"\g<1>{hashlib.sha256(data).hexdigest()}", text)
+        manifest.write_text(text)
+        _comes_into_being_stays_and_goes(place, str(folder))
+    assert web.asked == ["/url", "/rootfsUrl"]
+
+
+def _comes_into_being_stays_and_goes(place: Place, example: str) -> None:
     place.ok("validate", example)
     planned = place.ok("plan", "-o", "json", example).json
     assert planned["applyable"]

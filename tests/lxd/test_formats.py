@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
-import subprocess
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler.backends.images import container_image
 from reconciler.model import Desired, Result
 from tests.images.tarballs import PACKERS
 from tests.images.web import Web, body
 from tests.support.lxd import Lab
-
-SQUASHFS = ".squashfs"
+from tests.support.pairs import SQUASHFS, parts_in
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The busybox image as plain tarballs (whole, metadata, rootfs), and its root file system as a squashfs."""
-    state = tmp_path_factory.mktemp("state")
-    built = container_image({"build": {"recipe": "busybox"}}, state, lambda _: None)
-    whole = gzip.decompress(built.metadata.read_bytes())
-    about, root = io.BytesIO(), io.BytesIO()
-    with (
-        tarfile.open(fileobj=io.BytesIO(whole)) as archive,
-        tarfile.open(fileobj=about, mode="w") as first,
-        tarfile.open(fileobj=root, mode="w") as second,
-    ):
-        for member in archive:
-            content = archive.extractfile(member) if member.isreg() else None
-            inside = member.name.split("/")[0] == "rootfs"
-            member.name = (member.name.removeprefix("rootfs").lstrip("/") or ".") if inside else member.name
-            (second if inside else first).addfile(member, content)
-    tree = tmp_path_factory.mktemp("tree")
-    subprocess.run(["tar", "-x", "-C", tree], input=root.getvalue(), check=True)
-    squashed = state / "root.squashfs"
-    subprocess.run(["mksquashfs", tree, squashed, "-noappend", "-quiet", "-no-progress"], check=True)
-    return {"whole": whole, "metadata": about.getvalue(), "rootfs": root.getvalue(), SQUASHFS: squashed.read_bytes()}
+    """The busybox image, whole and in two."""
+    return parts_in(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture
