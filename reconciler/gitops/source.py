@@ -67,6 +67,7 @@ class GitSource:
             mirror.rebuild()
             new = self._brought(mirror, known, listed)
         mirror.keep("head", new)
+        self._sure = new
         state = self._accepted(new, listed)
         mirror.tidy()
         return state
