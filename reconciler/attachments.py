@@ -6,6 +6,7 @@ What is aimed at a container inside of a VM stands in both: the VM has it from t
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ SHARES_INSIDE, DISKS_INSIDE = "/mnt/shares", "/mnt/disks"
 DISK = "disk-"
 """What the device of a Disk is called, before its name, in a container inside of the VM that has the Disk."""
 _ORIGINS = {**{prefix: _IN_MACHINES[kind] for kind, prefix in _IN_CONTAINERS.items()}, DISK: "disks"}
+
+_FIRST_PORT, _PORTS = 10_000, 22_000
+"""Ports inside of a VM that lead on into containers: below those that its kernel hands out by itself."""
 
 Place = tuple[str, str]
 """Part of a guest's spec, and the name there: ``("shares", "site")``, ``("devices", "share-site")``."""
@@ -62,6 +66,23 @@ def carried(guest_kind: str, spec: Spec) -> Iterator[tuple[ResourceId, Any]]:
 def inside(kind: str, name: str) -> str:
     """The path at which a VM has a Share or a Disk for its containers alone."""
     return f"{SHARES_INSIDE if kind == 'Share' else DISKS_INSIDE}/{name}"
+
+
+def machine_port(listen: str, port: int, protocol: str) -> dict[str, Any]:
+    """A forwarded port as a VM's spec has it."""
+    return {"listen": listen, "port": port, "protocol": protocol}
+
+
+def container_port(listen: str, port: int, protocol: str) -> dict[str, Any]:
+    """The same among a container's devices: from its host's side to its own loopback."""
+    ends = {"listen": f"{protocol}:{listen}", "connect": f"{protocol}:127.0.0.1:{port}"}
+    return {"type": "proxy", **ends, "bind": "host"}
+
+
+def passage(name: str) -> int:
+    """The port inside of a VM at which the way of that PortForward leads on into a container: by the name alone."""
+    digest = hashlib.sha256(name.encode()).digest()
+    return _FIRST_PORT + int.from_bytes(digest[:4], "big") % _PORTS
 
 
 def origin(device: str) -> Place | None:

@@ -15,6 +15,7 @@ from reconciler import execution, observation, planning
 from reconciler.effects import Table
 from reconciler.model import ATTACHMENTS, QEMU, Desired, Outcome, Plan, ResourceId, Result, Run, Verb, World
 from reconciler.planning import PlanOptions
+from reconciler.planning.following import guests_followed
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted, prepare
 
@@ -26,7 +27,7 @@ def look(wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions) 
     chosen = planning.chosen(wanted.desired, options.only)
     forwards = any(id.kind == "PortForward" for id in chosen)
     about = None if options.prune and not options.only else scope(chosen.values())
-    return observation.observe(backends, about, listening=forwards)
+    return observation.observe(backends, about, forwards, guests_followed(chosen.values()))
 
 
 def scope(desired: Collection[Desired]) -> dict[str, set[ResourceId]]:
@@ -106,7 +107,8 @@ def _goes_on(plan: Plan, again: Plan, outcomes: Collection[Outcome], options: Ap
     if again.blocker or (options.stop is not None and options.stop.is_set()):
         return False
     done = {outcome.step.id for outcome in outcomes if outcome.result is Result.APPLIED}
-    came = {step.id for step in plan.steps if step.awaits in done}
+    waited = [step for step in plan.steps if step.awaits in done]
+    came = {id for step in waited for id in (step.id, step.awaits)}  # a port that was found is its guest's to have
     return any(step.id in came for step in again.work) and options.agree(again)
 
 

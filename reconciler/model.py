@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import Any
 
 from reconciler.problems import Mark, Problem
+from reconciler.sockets import Socket
 
 Json = Any
 Spec = Mapping[str, Any]
@@ -24,6 +25,8 @@ ATTACHMENTS = frozenset({"Share", "Device", "PortForward"})
 """Kinds without an object of their own: they are what they add to their guests' specs (see attachments)."""
 MOST_PLUGGED = 96
 """How many disks, network cards, shares and devices one machine takes: each needs a port, and ports are not endless."""
+AUTO = "auto"
+"""The port of a PortForward that follows what listens in its guest."""
 LOCAL_HOST = "local"
 QEMU = "qemu"
 
@@ -220,11 +223,13 @@ class Snapshot:
 class World:
     """All snapshots of one observation.
 
-    listening: what this machine listens on: protocol, address, port; empty when nobody wanted to know
+    listening: what this machine listens on; empty when nobody wanted to know
+    heard:     guest that runs → what listens inside of it; only of those whose ports are followed, and that said so
     """
 
     snapshots: Mapping[str, Snapshot]
-    listening: frozenset[tuple[str, str, int]] = frozenset()
+    listening: frozenset[Socket] = frozenset()
+    heard: Mapping[ResourceId, frozenset[Socket]] = field(default_factory=dict)
 
     def find(self, backend: str, id: ResourceId) -> Observed | None:
         """The resource as its backend has it; None when absent *or unknown*: check ``problem`` first."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Step
+from reconciler.sockets import Socket
 
 Tell = Callable[[str], None]
 """Says in a few words what is being done right now; shown as live progress beside the resource."""
@@ -63,6 +65,9 @@ class Backend(Protocol):
     def probe(self, observed: Observed) -> tuple[Condition, ...]:
         """The readiness conditions of a guest right now, each tried once."""
 
+    def listening(self, id: ResourceId) -> frozenset[Socket]:
+        """What listens inside of a guest that runs, by its own kernel's word. Raises BackendError."""
+
     def close(self) -> None:
         """Let go of connections; the guests stay."""
 
@@ -99,6 +104,47 @@ class Usage:
     started: float | None
 
 
+FILE, FOLDER, LINK, OTHER = "file", "folder", "link", "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What stands at a path in a guest, a link itself and not what it leads to. type: FILE, FOLDER, LINK or OTHER."""
+
+    type: str
+    mode: int
+    uid: int
+    gid: int
+
+
+class GuestFiles(Protocol):
+    """The files of one guest, by absolute paths. Every method raises BackendError."""
+
+    def entry(self, path: str) -> Entry | None:
+        """What is there; None when there is nothing."""
+
+    def names(self, path: str) -> list[str]:
+        """What a folder holds, as the guest says it: nothing that may be believed."""
+
+    def target(self, path: str) -> str:
+        """Where a link leads."""
+
+    def stream(self, path: str, sink: Callable[[bytes], None]) -> None:
+        """A file's contents piece by piece."""
+
+    def write(self, path: str, data: BinaryIO, mode: int, uid: int, gid: int) -> None:
+        """Create a file with these contents, or overwrite one: then its mode and owner may stay."""
+
+    def folder(self, path: str, mode: int, uid: int, gid: int) -> None:
+        """Make a folder."""
+
+    def link(self, path: str, target: str) -> None:
+        """Make a symbolic link, where nothing else is."""
+
+    def remove(self, path: str) -> bool:
+        """Delete a file or a link; False when it was not there."""
+
+
 class Guests(Protocol):
     """What the guest verbs of the command line need; both backends offer it."""
 
@@ -127,6 +173,9 @@ class Guests(Protocol):
 
     def usage(self) -> Mapping[ResourceId, Usage]:
         """What each guest that runs has used so far."""
+
+    def files(self, id: ResourceId) -> AbstractContextManager[GuestFiles]:
+        """Its files, as root in it sees them."""
 
     def shell(self, id: ResourceId, user: str | None = None) -> int:
         """An interactive shell on our terminal; the exit code. user: an account in the guest; root when None."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 
@@ -17,8 +18,9 @@ from reconciler.backends.lxd.observe import Place, observe
 from reconciler.backends.lxd.within import Reader
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
-from reconciler.ports import Settings, Stop, Tell, Usage, Wake
+from reconciler.ports import GuestFiles, Settings, Stop, Tell, Usage, Wake
 from reconciler.problems import BackendError
+from reconciler.sockets import Socket
 
 ANSWER = 10.0
 """Seconds that LXD has to say what it is."""
@@ -98,6 +100,12 @@ class LxdBackend:
             return ()
         return conditions(self._console(observed.id), observed.spec.get("ready") or {})
 
+    def listening(self, id: ResourceId) -> frozenset[Socket]:
+        """What listens in a container that runs."""
+        from reconciler.backends.lxd.listening import listening
+
+        return listening(self.client, id.name, self._read)
+
     def watch(self, wake: Wake, stop: Stop) -> None:
         """Tell what LXD tells, and after every gap that anything may have changed."""
         from reconciler.backends.lxd.watching import watch
@@ -139,6 +147,13 @@ class LxdBackend:
         from reconciler.backends.lxd.guests import execute
 
         return execute(self.client, id.name, command, environment, stdin, timeout, user)
+
+    @contextmanager
+    def files(self, id: ResourceId) -> Iterator[GuestFiles]:
+        """By LXD's files API: also while it is down."""
+        from reconciler.backends.lxd.files import PlainFiles
+
+        yield PlainFiles(self.client, id.name)
 
     def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
         """Of containers on this host: their addresses in its networks."""

@@ -12,8 +12,9 @@ from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.grace import GRACE, Grace
 from reconciler.effects import Table
 from reconciler.model import QEMU, Condition, Desired, Observed, ResourceId, Snapshot, Step
-from reconciler.ports import Settings, Stop, Tell, Usage, Wake
+from reconciler.ports import GuestFiles, Settings, Stop, Tell, Usage, Wake
 from reconciler.problems import Locked, Problem, Refused
+from reconciler.sockets import Socket
 
 
 class QemuBackend:
@@ -63,6 +64,13 @@ class QemuBackend:
 
         return probe(self.settings, observed)
 
+    def listening(self, id: ResourceId) -> frozenset[Socket]:
+        """What listens in a VM that runs."""
+        from reconciler.backends.qemu.folders import folder_of
+        from reconciler.backends.qemu.listening import listening
+
+        return listening(folder_of(self.settings.state, self.settings.runtime, id.name), str(id))
+
     def power(self, id: ResourceId, action: str, force: bool, timeout: float, tell: Tell) -> None:
         """start | stop | restart. timeout: seconds that a guest has to shut down before the plug is pulled."""
         from reconciler.backends.qemu.errands import machines
@@ -90,6 +98,14 @@ class QemuBackend:
         from reconciler.backends.qemu.console import execute
 
         return execute(self.settings, id, command, environment, stdin, timeout, user)
+
+    @contextmanager
+    def files(self, id: ResourceId) -> Iterator[GuestFiles]:
+        """By its guest agent."""
+        from reconciler.backends.qemu.console import files
+
+        with files(self.settings, id) as found:
+            yield found
 
     def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
         """Of VMs with a card on a bridge of this host: as their agents tell them."""

@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from reconciler.attachments import carried as carried_by
 from reconciler.effects import Table
 from reconciler.model import Change, Desired, Effect, Observed, Plan, ResourceId, Step, Verb, World
 from reconciler.planning.asked import Asked, PlanOptions, hold, unanswering, whose
 from reconciler.planning.attaching import carried, clashes, is_attachment
 from reconciler.planning.comparing import compare
+from reconciler.planning.following import is_followed, with_followed
+from reconciler.planning.following import split as ports_instead
+from reconciler.planning.following import told as port_step
 from reconciler.planning.judging import settled, step, verdict
 from reconciler.planning.leaving import deleted, leftover_notes, leftovers, pruned, split_targets, taken_out
 from reconciler.planning.ordering import guard, held_by_needs, in_order
@@ -33,7 +37,7 @@ def plan(
 ) -> Plan:
     """What has to be done, resource by resource, so that the world becomes as desired."""
     asked = Asked(environment, world, tables, options)
-    about = chosen(desired, options.only)
+    about = with_followed(chosen(desired, options.only), world)
     objects = {id: want for id, want in about.items() if not is_attachment(want)}
     taken = clashes(objects, world)
     decided = {
@@ -41,13 +45,14 @@ def plan(
     }
     decided = with_what_is_inside(decided, objects, world, options)
     steps = with_passages(held_by_needs(objects, with_towers(objects, decided, world), world), world)
-    steps |= {id: carried(want, objects, steps) for id, want in about.items() if is_attachment(want)}
+    steps |= {id: _attachment(want, about, steps, world) for id, want in about.items() if is_attachment(want)}
     left = list(leftovers(asked, desired)) if not options.only else []
     if options.prune:
         steps.update({seen.id: pruned(seen) for seen in left})
     ordered = in_order(steps, about, world)
     notes = () if options.prune else leftover_notes(left)
-    adjusted = {one.id: given(about[one.id], one.waiting) for one in ordered if one.waiting}
+    adjusted = {id: want for id, want in about.items() if want is not desired[id]}
+    adjusted |= {one.id: given(about[one.id], one.waiting) for one in ordered if one.waiting}
     adjusted |= with_users({**about, **adjusted}, ordered)
     return Plan(environment, ordered, notes, guard(ordered, asked), adjusted)
 
@@ -66,6 +71,7 @@ def plan_delete(
     """
     asked = Asked(environment, world, tables or {}, options)
     objects, attached = split_targets(targets)
+    attached = ports_instead(attached, (id for seen in world for id, _ in carried_by(seen.id.kind, seen.spec)))
     going = {id: deleted(asked, id, home) for id, home in objects.items()}
     left, wanted = taken_out(asked, attached, going)
     ordered = in_order({**going, **left}, {}, world)
@@ -85,6 +91,12 @@ def chosen(desired: Mapping[ResourceId, Desired], only: frozenset[ResourceId]) -
             found[id] = desired[id]
             waiting.extend(need for need in desired[id].needs if need in desired)
     return dict(sorted(found.items()))
+
+
+def _attachment(
+    want: Desired, about: Mapping[ResourceId, Desired], steps: Mapping[ResourceId, Step], world: World
+) -> Step:
+    return port_step(want, about, steps, world) if is_followed(want) else carried(want, about, steps)
 
 
 def _decide(asked: Asked, want: Desired) -> Step:

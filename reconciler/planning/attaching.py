@@ -13,9 +13,8 @@ from reconciler import attachments
 from reconciler.model import ATTACHMENTS, GUESTS, Change, Desired, Effect, Power, ResourceId, Spec, Step, Verb, World
 from reconciler.planning.asked import hold
 from reconciler.planning.towers import machines_of
+from reconciler.sockets import Socket
 
-Socket = tuple[str, str, int]
-"""Protocol, address, port."""
 _WILDCARDS = ("0.0.0.0", "::")  # noqa: S104  compared with, never bound
 
 
@@ -64,7 +63,7 @@ def clashes(desired: Mapping[ResourceId, Desired], world: World) -> dict[Resourc
     """Guest → the forwarded ports that it cannot get: another program of this machine listens there."""
     if not world.listening:
         return {}
-    foreign = world.listening - set(_our_own(world))
+    foreign = of_others(world)
     inside = machines_of(desired)  # what listens in there is no port of this machine
     found: dict[ResourceId, tuple[Change, ...]] = {}
     for guest, want in desired.items():
@@ -81,6 +80,11 @@ def clashes(desired: Mapping[ResourceId, Desired], world: World) -> dict[Resourc
             change = Change("change" if keeps else "add", place, old, entry, Effect.IMPOSSIBLE, note)
             found[guest] = (*found.get(guest, ()), change)
     return found
+
+
+def of_others(world: World) -> frozenset[Socket]:
+    """What listens on this machine and is none of our guests' forwarded ports."""
+    return world.listening - set(_our_own(world))
 
 
 def _is_taken(guest_kind: str, entry: Spec, foreign: frozenset[Socket]) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from reconciler.policy.raw import check_config, check_devices
 from reconciler.policy.wishes import Wishes, allowed, is_on
+from reconciler.sockets import split_listen
 
 _NETWORK = ("ipv4.*", "ipv6.*", "dns.*", "bridge.mtu", "bridge.hwaddr", "bridge.driver", "security.acls", "user.*")
 _NETWORK_ROUTES = ("ipv4.routes*", "ipv6.routes*")
@@ -58,7 +59,7 @@ def check_project(wishes: Wishes) -> None:
 
 def check_port_forward(wishes: Wishes) -> None:
     """Loopback is the caller's own."""
-    wishes.listener(("listen",), wishes.spec["listen"].rpartition(":")[0].strip("[]"))
+    wishes.listener(("listen",), split_listen(wishes.spec["listen"])[0])
 
 
 def check_keys(wishes: Wishes, harmless: Iterable[str]) -> None:

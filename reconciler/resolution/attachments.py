@@ -12,12 +12,14 @@ from typing import Any
 
 from reconciler import attachments
 from reconciler.manifest import Document
-from reconciler.model import GUESTS, QEMU, Desired, ResourceId, lxd_backend
+from reconciler.model import AUTO, GUESTS, QEMU, Desired, ResourceId, lxd_backend
 from reconciler.resolution import through
 from reconciler.resolution.scope import Scope, document_id
 
 _BLOCK = ("disk/", "dm-", "loop", "mapper/", "mmcblk", "nbd", "nvme", "sd", "sr", "vd", "xvd")
 """How block devices are called below /dev, for those that are not there right now."""
+_RULES: Mapping[str, Sequence[int | str]] = {"allow": ("1024-65535",), "deny": ()}
+"""What ``port: auto`` forwards unless it says otherwise: no port that only root may listen on."""
 Place = Sequence[str | int]
 
 
@@ -35,9 +37,17 @@ def device(scope: Scope, document: Document) -> Desired:
 
 
 def port_forward(scope: Scope, document: Document) -> Desired:
-    """A PortForward by itself."""
+    """A PortForward by itself; one that follows what listens is filled in by planning."""
     spec = scope.spec(document)
+    if spec["port"] == AUTO:
+        spec |= {rule: _ranges(spec.get(rule, default)) for rule, default in _RULES.items()}
     return _carried(scope, document, spec, [spec["target"]])
+
+
+def _ranges(given: Sequence[int | str]) -> list[tuple[int, int]]:
+    """``8080`` and ``"1024-2047"``: first and last port."""
+    pairs = (str(one).partition("-") for one in given)
+    return [(int(first), int(last or first)) for first, _, last in pairs]
 
 
 def _carried(scope: Scope, document: Document, spec: Mapping[str, Any], targets: Sequence[str]) -> Desired:
@@ -130,15 +140,19 @@ def attach_port(scope: Scope, document: Document) -> None:
     if guest is None:
         return
     listen, port, protocol = spec["listen"], spec["port"], spec["protocol"]
+    if port == AUTO:
+        machine = guest if guest.kind == "VirtualMachine" else scope.machine_of(scope.documents[guest])
+        if machine is not None:
+            through.refuse_cardless(scope, document, machine)
+        return
     if guest.kind == "VirtualMachine":
         through.refuse_cardless(scope, document, guest)
         through.claim_port(scope, document, guest, protocol, port)
-        entry = {"listen": listen, "port": port, "protocol": protocol}
+        entry = attachments.machine_port(listen, port, protocol)
     else:
         if scope.machine_of(scope.documents[guest]) is not None:
             listen = f"0.0.0.0:{through.port(scope, document, guest, spec)}"
-        ends = {"listen": f"{protocol}:{listen}", "connect": f"{protocol}:127.0.0.1:{port}"}
-        entry = {"type": "proxy", **ends, "bind": "host"}
+        entry = attachments.container_port(listen, port, protocol)
     scope.attach(guest, *attachments.place(guest.kind, id), entry)
 
 

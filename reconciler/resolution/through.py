@@ -4,7 +4,6 @@ container from the VM. Pure, and the same whatever else there is: adding one of 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,8 +23,6 @@ EMULATED: Mapping[str, tuple[str, str]] = {
 }
 """QEMU's emulated USB devices that a container can be given → vendor and product that they show."""
 
-_FIRST_PORT, _PORTS = 10_000, 22_000
-"""Ports inside of a VM that lead on into containers: below those that its kernel hands out by itself."""
 _OWNERS = "both 1000 1000"
 """The container's first user is the user of that number for the VM, and so for the folder on this machine."""
 
@@ -134,10 +131,9 @@ def _refuse(
 def port(scope: Scope, document: Document, guest: ResourceId, spec: Mapping[str, Any]) -> int:
     """Have the VM forward it; the port inside of the VM at which the container's way goes on."""
     id, machine = document_id(document), _machine(scope, guest)
-    digest = hashlib.sha256(id.name.encode()).digest()
-    number = _FIRST_PORT + int.from_bytes(digest[:4], "big") % _PORTS
+    number = attachments.passage(id.name)
     refuse_cardless(scope, document, machine)
-    entry = {"listen": spec["listen"], "port": number, "protocol": spec["protocol"]}
+    entry = attachments.machine_port(spec["listen"], number, spec["protocol"])
     scope.attach(machine, *attachments.place(machine.kind, id), entry)
     claim_port(scope, document, machine, spec["protocol"], number)
     return number

@@ -26,6 +26,7 @@ from reconciler.model import (
 )
 from reconciler.ports import Tell, only_watching
 from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused, Unreachable
+from reconciler.sockets import Socket
 
 NAME = "scripted"
 
@@ -48,6 +49,9 @@ class Scripted:
 
     def effects(self) -> Table:
         return {}
+
+    def listening(self, id: ResourceId) -> frozenset[Socket]:
+        return frozenset()
 
     def probe(self, observed: Observed) -> tuple[Condition, ...]:
         return ()

@@ -12,6 +12,7 @@ from reconciler.execution import Job, execute
 from reconciler.model import Condition, Desired, Effect, Observed, Plan, Power, ResourceId, Snapshot, Step, Verb
 from reconciler.planning import PlanOptions, plan
 from reconciler.ports import Tell
+from reconciler.sockets import Socket
 from tests.support.simulate import simulate, world_of
 
 VM = ResourceId("VirtualMachine", "vm")
@@ -239,6 +240,9 @@ class Handed:
 
     def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
         self.desired.append(desired)
+
+    def listening(self, id: ResourceId) -> frozenset[Socket]:
+        return frozenset()
 
     def probe(self, observed: Observed) -> tuple[Condition, ...]:
         return ()

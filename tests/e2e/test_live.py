@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 
 from tests.e2e.conftest import Done, Place
@@ -140,3 +142,38 @@ def test_waiting_can_be_lifted_for_one_run_and_a_saved_plan_keeps_that(place: Pl
     place.write("web.yaml", IMAGE + container("web", updatePolicy="restart"))
     place.ok("apply", file)  # the manifest itself lets it happen unattended
     place.ok("delete", "--yes", file)
+
+
+def test_what_listens_inside_is_followed(place: Place) -> None:
+    head = "---\napiVersion: reconciler/v1\nkind: PortForward\nmetadata: {name: dev}\n"
+    auto = f"{head}spec: {{listen: 127.0.0.1, target: Container/web, port: auto, allow: [{PORT + 1}]}}\n"
+    file = place.write("web.yaml", IMAGE + container("web") + auto)
+    place.ok("apply", file)  # it does not exist before, and says what listens in it right afterwards
+    assert "nothing that it allows listens" in place.ok("plan", "-v", "-o", "json", file).out
+    serve = f"echo from inside >/index.html; busybox httpd -p {PORT + 1} -h /; busybox httpd -p {PORT + 2} -h /"
+    place.ok("exec", "web", "--", "sh", "-c", serve)
+    assert fetched(PORT + 1) is None
+    planned = step(place.ok("plan", "-o", "json", file), "Container/web")
+    assert planned["effect"] == "live"
+    assert [one["path"] for one in planned["changes"]] == [["devices", f"port-dev-{PORT + 1}"]]
+    place.ok("apply", file)
+    assert fetched(PORT + 1) == "from inside\n"
+    assert fetched(PORT + 2) is None
+    assert place.names("PortForward") == {f"PortForward/dev-{PORT + 1}"}
+    assert "Nothing to do" in place.ok("apply", file).out
+    place.ok("exec", "web", "--", "busybox", "killall", "httpd")
+    place.ok("apply", file)
+    assert fetched(PORT + 1) is None
+    place.ok("delete", "--yes", "--confirm-delete", file)
+
+
+def fetched(port: int) -> str | None:
+    """What a web server at that port of this host says; None where nothing listens."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+            return str(answer.read().decode())
+    except ConnectionRefusedError:
+        return None
+    except urllib.error.URLError as error:
+        assert isinstance(error.reason, ConnectionRefusedError)
+        return None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from reconciler.model import AUTO
+from reconciler.sockets import split_listen
 from reconciler.validation.findings import Notes
 from reconciler.validation.semantics.raw import config, devices, overlaps
 
@@ -69,11 +71,27 @@ def port_forward(notes: Notes, spec: Spec) -> None:
     """A PortForward."""
     if "listen" not in spec:
         return
-    address, _, port = spec["listen"].rpartition(":")
     path = ("spec", "listen")
+    followed = spec.get("port") == AUTO
+    address, port = split_listen(spec["listen"])
+    if followed and port:
+        hint = "each port listens under its own number"
+        notes.note(path, f'port: auto takes an address without a port, such as "{address}"', hint)
+    for rule in ("allow", "deny"):
+        _check_ranges(notes, spec.get(rule, ()), rule, followed)
     try:
-        ipaddress.ip_address(address.strip("[]"))
+        ipaddress.ip_address(address)
     except ValueError:
         notes.note(path, f'expected an address and port such as "127.0.0.1:8080", got "{spec["listen"]}"')
-    if not 1 <= int(port) <= 65535:
-        notes.note(path, f"expected a port from 1 to 65535, got {port}")
+    if not followed and not 1 <= int(port or "0") <= 65535:
+        notes.note(path, f"expected a port from 1 to 65535, got {port or 'none'}")
+
+
+def _check_ranges(notes: Notes, given: Sequence[int | str], rule: str, followed: bool) -> None:
+    """The ports that are followed, or are not."""
+    if given and not followed:
+        notes.note(("spec", rule), f"{rule}: only with port: auto", "take it out")
+    for index, one in enumerate(given):
+        first, _, last = str(one).partition("-")
+        if not 1 <= int(first) <= int(last or first) <= 65535:
+            notes.note(("spec", rule, index), f"expected ports from 1 to 65535, the smaller one first, got {one}")
