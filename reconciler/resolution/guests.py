@@ -30,7 +30,7 @@ def container(scope: Scope, document: Document) -> Desired:
         spec["image"], image = image_reference(scope, document, ("spec", "image"), spec["image"])
         needs |= {image} if image else set()
     attached = scope.attached.get(id, {}).get("devices", {})
-    usual = _autostart(spec) | defaults(scope.machine_of(document), attached)
+    usual = _autostart(spec) | defaults(scope.machine_of(document), attached, spec.get("user") or {})
     config = {**usual, **raw_config(spec.get("config") or {})}
     if config or "config" in spec:
         spec["config"] = config

@@ -23,14 +23,16 @@ EMULATED: Mapping[str, tuple[str, str]] = {
 }
 """QEMU's emulated USB devices that a container can be given → vendor and product that they show."""
 
-_OWNERS = "both 1000 1000"
-"""The container's first user is the user of that number for the VM, and so for the folder on this machine."""
+_OWNER = 1000
+"""The first ordinary user of this machine, and so of the VM: who has the same folders in the container as its user."""
 
 Place = Sequence[str | int]
 
 
-def defaults(machine: ResourceId | None, devices: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-    """LXD keys that a container inside of that VM has unless its manifest says otherwise.
+def defaults(
+    machine: ResourceId | None, devices: Mapping[str, Mapping[str, str]], user: Mapping[str, Any]
+) -> dict[str, str]:
+    """LXD keys that a container inside of that VM has unless its manifest says otherwise. user: its declared account.
 
     It is started by us, once the VM has mounted what it needs, and not by the LXD inside, which would come too early.
     """
@@ -38,7 +40,8 @@ def defaults(machine: ResourceId | None, devices: Mapping[str, Mapping[str, str]
         return {}
     folders = (one for name, one in devices.items() if name.startswith("share-"))
     written = any(one["readonly"] == "false" for one in folders)
-    return {"boot.autostart": "false", **({"raw.idmap": _OWNERS} if written else {})}
+    mapped = {"raw.idmap": f"both {_OWNER} {user.get('uid', _OWNER)}"}
+    return {"boot.autostart": "false", **(mapped if written else {})}
 
 
 def share(scope: Scope, document: Document, guest: ResourceId, place: Place, entry: Mapping[str, Any]) -> str:

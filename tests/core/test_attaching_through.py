@@ -75,6 +75,12 @@ def test_a_share_that_may_be_written_keeps_the_owners_of_the_first_user() -> Non
     assert config(", readOnly: false") == {"boot.autostart": "false", "raw.idmap": "both 1000 1000"}
 
 
+def test_the_first_user_is_the_account_that_the_container_declares() -> None:
+    deep = ("Container", "deep", "{host: nest, image: 'images:a', user: {name: ada, uid: 1234}}")
+    found = resolved(NEST, deep, share("Container/deep /www", extra=", readOnly: false"))
+    assert found[ResourceId("Container", "deep")].spec["config"]["raw.idmap"] == "both 1000 1234"
+
+
 def test_what_the_manifest_says_of_a_container_counts() -> None:
     deep = ("Container", "deep", "{host: nest, image: 'images:a', config: {boot.autostart: true}}")
     found: dict[ResourceId, Desired] = resolved(NEST, deep)

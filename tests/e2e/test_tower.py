@@ -73,7 +73,8 @@ class Tower:
     def is_whole(self) -> None:
         """Everything that the manifests say, by the container's own word."""
         assert self.inside(f"cat {SHARED}/hello") == "from the host"
-        self.in_vm(f"lxc exec penguin --user {USER} --group {USER} -- sh -c 'echo written > {SHARED}/back'")
+        write = f"echo written > {SHARED}/back"
+        self.place.ok("exec", "--user", "chronos", "penguin", "--", "sh", "-c", write)
         said = self.inside(f"echo kept > {DATA}/file && cat {DATA}/file")
         assert said == "kept\n"
         back = self.folder / "Downloads" / "back"
