@@ -161,7 +161,7 @@ def test_what_listens_inside_is_followed(place: Place) -> None:
     assert fetched(PORT + 2) is None
     assert place.names("PortForward") == {f"PortForward/dev-{PORT + 1}"}
     assert "Nothing to do" in place.ok("apply", file).out
-    place.ok("exec", "web", "--", "busybox", "killall", "httpd")
+    place.ok("exec", "web", "--", "busybox", "pkill", "-f", "busybox httpd")
     place.ok("apply", file)
     assert fetched(PORT + 1) is None
     place.ok("delete", "--yes", "--confirm-delete", file)
