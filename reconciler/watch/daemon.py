@@ -95,8 +95,10 @@ class Daemon:
     def turn_once(self) -> None:
         """One round: take in what is due, begin what can be begun, wait for what comes next."""
         self.options.on_turn()
-        self._read()
         now = time.monotonic()
+        due = self.wanted is not None and now >= self._resync_at
+        self._read_again = self._read_again or due
+        self._read()
         if self.wanted is not None and now >= self._resync_at:
             self.resync(now)
         waits = self._begin(now)

@@ -84,7 +84,7 @@ def _held(plan: Plan, step: Step, want: Desired | None, world: World, rules: Rul
 
 
 def _of_ended(want: Desired, seen: Observed, rules: Rules) -> Held | None:
-    restart = want.spec.get("restart", "always")
+    restart = "always" if want.spec.get("lifetime") == "always" else want.spec.get("restart", "always")
     if restart == "never":
         return Held("Ended", "it has ended, and restart: never leaves it so")
     if restart == "on-failure" and any(one.reason == "ShutDownByGuest" for one in seen.conditions):
