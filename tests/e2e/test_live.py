@@ -150,7 +150,9 @@ def test_what_listens_inside_is_followed(place: Place) -> None:
     file = place.write("web.yaml", IMAGE + container("web") + auto)
     place.ok("apply", file)  # it does not exist before, and says what listens in it right afterwards
     assert "nothing that it allows listens" in place.ok("plan", "-v", "-o", "json", file).out
-    serve = f"echo from inside >/index.html; busybox httpd -p {PORT + 1} -h /; busybox httpd -p {PORT + 2} -h /"
+    quiet = "</dev/null >/dev/null 2>&1 &"
+    serve = f"echo from inside >/index.html; busybox httpd -p {PORT + 2} -h /; "
+    serve += f"busybox httpd -f -p {PORT + 1} -h / {quiet} echo $! >/pid"
     place.ok("exec", "web", "--", "sh", "-c", serve)
     assert fetched(PORT + 1) is None
     planned = step(place.ok("plan", "-o", "json", file), "Container/web")
@@ -161,7 +163,7 @@ def test_what_listens_inside_is_followed(place: Place) -> None:
     assert fetched(PORT + 2) is None
     assert place.names("PortForward") == {f"PortForward/dev-{PORT + 1}"}
     assert "Nothing to do" in place.ok("apply", file).out
-    place.ok("exec", "web", "--", "busybox", "pkill", "-f", "busybox httpd")
+    place.ok("exec", "web", "--", "sh", "-c", "kill $(cat /pid)")
     place.ok("apply", file)
     assert fetched(PORT + 1) is None
     place.ok("delete", "--yes", "--confirm-delete", file)
