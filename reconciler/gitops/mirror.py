@@ -55,12 +55,13 @@ class Mirror:
         self.prepare(tidy=False)
 
     def ask(self) -> str | None:
-        """What the server's branch points at now; None when there is no such branch. Raises Trouble."""
+        """What the server's branch points at now; None: there is none. Raises Trouble; Failed when we are broken."""
         ref = f"refs/heads/{self.repository.ref}"
         words = ("ls-remote", "--exit-code", "--", self.repository.url, ref)
         try:
             _, output = self.git.run(*words, timeout=self.repository.timeout, codes=(0, 2))
         except Failed as error:
+            self.git.run("rev-parse", "--git-dir", timeout=_LOCAL)  # is it us?
             raise self._unreachable(error) from None
         for line in output.decode("ascii", "replace").splitlines():
             commit, _, name = line.partition("\t")

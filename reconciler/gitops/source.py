@@ -57,23 +57,26 @@ class GitSource:
     def _fetch(self, mirror: Mirror) -> State:
         """One look at the server. A mirror that is broken is made anew, once."""
         known, listed = self._memory.read(), signers(self.repository, self._memory.folder)
-        there = self._ask(mirror)
-        if there == known.state.head and listed.digest == known.trust and (self._sure == there or mirror.has(there)):
-            self._sure = there
-            return self._accepted(there, listed)
         try:
-            new = self._brought(mirror, known, listed)
+            new = self._newest(mirror, known, listed)
         except Failed:
             mirror.rebuild()
-            new = self._brought(mirror, known, listed)
+            self._sure = None
+            new = self._newest(mirror, known, listed)
+        if new == known.state.head and self._sure == new:
+            return self._accepted(new, listed)
         mirror.keep("head", new)
         self._sure = new
         state = self._accepted(new, listed)
         mirror.tidy()
         return state
 
-    def _brought(self, mirror: Mirror, known: Known, listed: Signers) -> str:
-        """The branch as it is now, fetched and judged. Raises Trouble, Failed."""
+    def _newest(self, mirror: Mirror, known: Known, listed: Signers) -> str:
+        """The branch as it is now: known already, or fetched and judged. Raises Trouble, Failed."""
+        there = self._ask(mirror)
+        if there == known.state.head and listed.digest == known.trust and (self._sure == there or mirror.has(there)):
+            self._sure = there
+            return there
         new = mirror.fetch()
         self._decide(seen=new)
         self._judge(mirror, known, new, listed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -14,25 +15,8 @@ from reconciler.composition.origins import Patched
 from reconciler.manifest import Document, parse
 from reconciler.problems import ManifestError
 
-KEYS = st.sampled_from(["a", "b", "c"])
-LEAVES = st.integers(0, 10_000)
-VALUES = st.recursive(
-    LEAVES, lambda below: st.lists(below, max_size=3) | st.dictionaries(KEYS, below, max_size=3), max_leaves=6
-)
-MERGES = st.recursive(LEAVES | st.none(), lambda below: st.dictionaries(KEYS, below, max_size=3), max_leaves=6)
-PLACES = st.lists(st.sampled_from(["a", "b", "c", "0", "1", "2", "-"]), min_size=1, max_size=3).map(
-    lambda parts: "/spec/" + "/".join(parts)
-)
-OPERATIONS = st.one_of(
-    st.fixed_dictionaries({"op": st.sampled_from(["add", "replace"]), "path": PLACES, "value": VALUES}),
-    st.fixed_dictionaries({"op": st.just("remove"), "path": PLACES}),
-    st.fixed_dictionaries({"op": st.sampled_from(["move", "copy"]), "from": PLACES, "path": PLACES}),
-)
 TARGET = {"kind": "Container", "name": "web"}
-PATCHES = st.one_of(
-    OPERATIONS.map(lambda one: {"target": TARGET, "json": [one]}),
-    st.dictionaries(KEYS, MERGES, min_size=1, max_size=3).map(lambda one: {"target": TARGET, "merge": {"spec": one}}),
-)
+Path = tuple[str | int, ...]
 
 
 def document(kind: str, name: str, spec: Any) -> dict[str, Any]:
@@ -65,17 +49,73 @@ def at(data: Any, path: tuple[str | int, ...]) -> Any:
     return data
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.dictionaries(KEYS, VALUES, max_size=3), st.lists(PATCHES, min_size=1, max_size=6))
-def test_every_value_is_found_where_it_was_written(spec: Any, patches: list[Any]) -> None:
+def places(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Of everything in it, itself left out."""
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(one, (*path, key))
+
+
+def room(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Where something can be added."""
+    if isinstance(value, dict):
+        yield (*path, "new")
+    elif isinstance(value, list):
+        yield from ((*path, index) for index in range(len(value) + 1))
+    for key, one in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield from room(one, (*path, key))
+
+
+def pointer(path: Path) -> str:
+    return "/spec/" + "/".join(map(str, path))
+
+
+def merging(path: Path, value: Any) -> Any:
+    """A merge patch for the place, as far as mappings lead to it."""
+    names = list(itertools.takewhile(lambda part: isinstance(part, str), path))
+    for name in reversed(names):
+        value = {name: value}
+    return value
+
+
+def drawn(data: st.DataObject, spec: Any, fresh: Iterator[int]) -> Any:
+    """A patch that can be applied to the spec, and brings values that nothing else has."""
+    value: Any = data.draw(st.sampled_from([1, 2, 3]))
+    value = {
+        1: lambda: next(fresh),
+        2: lambda: [next(fresh), next(fresh)],
+        3: lambda: {"x": next(fresh), "y": [next(fresh)]},
+    }[value]()
+    there, free = list(places(spec)), list(room(spec))
+    verb = data.draw(st.sampled_from(["add", "replace", "remove", "move", "copy", "merge"] if there else ["add"]))
+    if verb == "add":
+        return {
+            "target": TARGET,
+            "json": [{"op": "add", "path": pointer(data.draw(st.sampled_from(free))), "value": value}],
+        }
+    at = data.draw(st.sampled_from(there))
+    if verb == "merge":
+        return {"target": TARGET, "merge": {"spec": merging(at, data.draw(st.sampled_from([value, None])))}}
+    operation = {"op": verb, "path": pointer(at), **({"value": value} if verb == "replace" else {})}
+    if verb in ("move", "copy"):
+        operation = {"op": verb, "from": pointer(at), "path": pointer(data.draw(st.sampled_from(free)))}
+    return {"target": TARGET, "json": [operation]}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.integers(1, 6))
+def test_every_value_is_found_where_it_was_written(data: st.DataObject, steps: int) -> None:
+    fresh = itertools.count(100)
+    spec = {"a": [1, 2, 3], "b": {"c": [4, {"d": 5}, 6], "e": 7}}
     done: list[Any] = []
-    for patch in patches:
-        try:
-            patched(spec, [*done, patch])
-        except ManifestError:
-            continue  # it leads nowhere: told elsewhere
-        done.append(patch)
     found = patched(spec, done)
+    for _ in range(steps):
+        patch = drawn(data, found.data["spec"], fresh)
+        try:
+            found = patched(spec, [*done, patch])
+        except ManifestError:
+            continue  # moved into itself, or behind the end of a list that got shorter by that: told elsewhere
+        done.append(patch)
     for path, value in leaves(found.data):
         if isinstance(found.origins, Patched):
             written, place = found.origins.trace(path)

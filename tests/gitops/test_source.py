@@ -88,6 +88,8 @@ def test_rewritten_history_is_not_followed_until_somebody_says_so(origin: Origin
     assert "rewritten" in summary(watched) and names(watched) == ["a", "b"]
     with pytest.raises(UsageError):
         watched.accept(good)
+    with pytest.raises(UsageError):
+        watched.rollback(forced)
     assert watched.accept(forced).head == forced
     assert watched.fetch().problem is None and names(watched) == ["a", "c"]
 
@@ -159,19 +161,19 @@ def test_wrong_manifests_leave_what_was_applied(origin: Origin, source: Source) 
     assert watched.take().commit == mended and summary(watched) == ""
 
 
-@pytest.mark.parametrize("restarted", [False, True])
-def test_a_broken_mirror_is_made_anew(origin: Origin, source: Source, tmp_path: Path, restarted: bool) -> None:
+@pytest.mark.parametrize("broken", ["objects/??/*", "objects/pack/*", "config", "HEAD", "refs/reconciler/*", "*"])
+def test_a_broken_mirror_is_made_anew(origin: Origin, source: Source, tmp_path: Path, broken: str) -> None:
     origin.commit(lab("a"))
     watched = source()
     watched.fetch()
     [mirror] = (tmp_path / "state" / "gitops").glob("*/mirror.git")
-    for path in [*mirror.glob("objects/??/*"), *mirror.glob("objects/pack/*.pack")]:
+    for path in [path for path in mirror.glob(broken) if path.is_file()]:
         path.chmod(0o600)
         path.write_bytes(b"nonsense")
     newer = origin.commit({"base/b.yaml": project("b")})
-    watched = source() if restarted else watched
-    state = watched.fetch()
-    assert (state.head, state.problem) == (newer, None) and names(watched) == ["a", "b"]
+    for again in (watched, source()):
+        state = again.fetch()
+        assert (state.head, state.problem) == (newer, None) and names(again) == ["a", "b"]
 
 
 def test_locks_of_a_git_that_was_killed_are_no_obstacle(origin: Origin, source: Source, tmp_path: Path) -> None:
