@@ -17,9 +17,10 @@ from tests.support.pairs import SQUASHFS, parts_in
 ELSEWHERE = {"crostini"}  # test_tower.py does all of this with it, and more
 FROM_THE_INTERNET = {"nixos"}  # fetched from servers that a test must not need: stand-ins come from one on loopback
 TAKES_LONG = {"baguette"}  # a whole Debian is made for it
+LONG = [pytest.mark.proof, pytest.mark.timeout(1200)]
 FOLDERS = sorted(path for path in (ROOT / "manifests").iterdir() if path.is_dir())
 HERE = [
-    pytest.param(path, marks=[pytest.mark.proof] * (path.name in TAKES_LONG), id=path.name)
+    pytest.param(path, marks=LONG if path.name in TAKES_LONG else [], id=path.name)
     for path in FOLDERS
     if path.name not in ELSEWHERE | FROM_THE_INTERNET
 ]
@@ -79,7 +80,7 @@ def _comes_into_being_stays_and_goes(place: Place, example: str) -> None:
     assert planned["complete"]
     assert set(planned["summary"]) <= {"create", "noop"}
 
-    first = place.ok("apply", "--yes", "-o", "json", example).json
+    first = place.ok("apply", "--yes", "-o", "json", example, timeout=900).json
     assert first["converged"]
     assert {outcome["result"] for outcome in first["outcomes"]} <= {"applied", "unchanged"}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,34 @@ def test_nothing_is_written_outside(root: Path, tmp_path: Path) -> None:
 def test_a_circle_is_refused(root: Path) -> None:
     with pytest.raises(Refused, match="too many links"):
         rootfs.put(root, {"circle/x": file(b"ours")})
+
+
+STAND_IN = """#!/bin/sh
+exec >"$FIFO" 2>&1
+for last in "$@"; do :; done
+mkdir -p "$last" && mount -t tmpfs left "$last"
+sleep 1000 &
+echo up
+wait
+"""
+BUILD = """
+import sys
+from pathlib import Path
+from reconciler.backends.images.debian import rootfs
+rootfs.bootstrap(Path(sys.argv[1]), {"recipe": "debian"}, ("x",), {}, print)
+"""
+
+
+def test_a_builder_that_is_killed_leaves_no_process_and_no_mount(tmp_path: Path) -> None:
+    program, fifo, root = tmp_path / "bin/mmdebstrap", tmp_path / "fifo", tmp_path / "root"
+    program.parent.mkdir()
+    program.write_text(STAND_IN)
+    program.chmod(0o755)
+    os.mkfifo(fifo)
+    environment = {**os.environ, "PATH": f"{program.parent}:{os.environ['PATH']}", "FIFO": str(fifo)}
+    command = [sys.executable, "-c", BUILD, str(root)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) as builder, fifo.open("rb") as said:
+        assert said.readline() == b"up\n"
+        builder.kill()
+        assert said.read() == b""  # the end comes only when nobody is left who could say something
+    assert str(root) not in Path("/proc/self/mountinfo").read_text()

@@ -20,6 +20,8 @@ PROGRAM = "mmdebstrap"
 FIELDS = frozenset({"recipe", "suite", "packages", "files", "commands"})
 DEADLINE = 1800
 """Seconds that making one may take, on a slow mirror."""
+_ALONE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Mounts and processes of its own: whatever becomes of us, all of them are gone with us."""
 _MOST_LINKS = 40
 _LEFT_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/lintian/*", "/usr/share/locale/*")
 _SILENT = ("Could not resolve", "Could not connect", "Unable to connect", "Temporary failure", "timed out")
@@ -39,11 +41,12 @@ def bootstrap(root: Path, recipe: Mapping[str, Json], packages: Sequence[str], e
     command = [PROGRAM, "--variant=minbase", "--mode=root", "--quiet", f"--include={','.join(wanted)}"]
     command += [f"--dpkgopt=path-exclude={pattern}" for pattern in _LEFT_OUT]
     command += ['--customize-hook=rm -f "$1/etc/resolv.conf" "$1/etc/machine-id"', suite, os.fspath(root)]
-    _run(command, f"recipe {recipe['recipe']}")
+    alone = _alone()
+    _run([*alone, *command], f"recipe {recipe['recipe']}")
     put(root, extra)
     for one in recipe.get("commands", ()):
         tell(f"running {_words(one)}")
-        _run(["chroot", os.fspath(root), *_command(one)], f"commands: {_words(one)}")
+        _run([*alone, "chroot", os.fspath(root), *_command(one)], f"commands: {_words(one)}")
 
 
 def check_fields(recipe: Mapping[str, Json]) -> None:
@@ -95,6 +98,19 @@ def tool(command: Sequence[str], what: str) -> None:
     _run(command, what)
 
 
+def _alone() -> Sequence[str]:
+    """What goes before a command that acts on the new root; nothing on a host that does not let us (some containers).
+
+    PROGRAM itself is looked for here, as what stands before it would not say clearly that it is missing.
+    """
+    _check_installed(PROGRAM, PROGRAM)
+    try:
+        done = subprocess.run([*_ALONE, "true"], stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    return _ALONE if done.returncode == 0 else ()
+
+
 def _command(one: Json) -> list[str]:
     return ["sh", "-c", one] if isinstance(one, str) else [str(word) for word in one]
 
@@ -103,10 +119,14 @@ def _words(one: Json) -> str:
     return one if isinstance(one, str) else shlex.join(map(str, one))
 
 
+def _check_installed(program: str, what: str) -> None:
+    if shutil.which(program) is None:
+        hint = f"apt-get install {program}, or `reconciler doctor --fix`"
+        raise Refused(Problem(f"{what}: {program} is not installed", hint=hint))
+
+
 def _run(command: Sequence[str], what: str) -> None:
-    if shutil.which(command[0]) is None:
-        hint = f"apt-get install {command[0]}, or `reconciler doctor --fix`"
-        raise Refused(Problem(f"{what}: {command[0]} is not installed", hint=hint))
+    _check_installed(command[0], what)
     try:
         done = subprocess.run(
             command,
@@ -121,5 +141,6 @@ def _run(command: Sequence[str], what: str) -> None:
     if done.returncode:
         said = done.stdout.decode(errors="replace").strip()
         silent = any(sign in said for sign in _SILENT)
-        problem = Problem(f"{what}: {command[0]} ended with {done.returncode}", detail=said[-3000:] or None)
+        name = command[len(_ALONE)] if tuple(command[: len(_ALONE)]) == _ALONE else command[0]
+        problem = Problem(f"{what}: {name} ended with {done.returncode}", detail=said[-3000:] or None)
         raise Unreachable(problem) if silent else Refused(problem)
