@@ -85,6 +85,8 @@ def _held(plan: Plan, step: Step, want: Desired | None, world: World, rules: Rul
 
 def _of_ended(want: Desired, seen: Observed, rules: Rules) -> Held | None:
     restart = "always" if want.spec.get("lifetime") == "always" else want.spec.get("restart", "always")
+    if want.spec.get("lifetime") == "session" and not any(one.reason == "Died" for one in seen.conditions):
+        return Held("Ended", "it has ended, and lifetime: session leaves it so")
     if restart == "never":
         return Held("Ended", "it has ended, and restart: never leaves it so")
     if restart == "on-failure" and any(one.reason == "ShutDownByGuest" for one in seen.conditions):

@@ -84,7 +84,7 @@ def test_drift_is_what_the_manifest_did_not_ask_for(
     assert why(Plan("e", (step(),)), want, world, Rules(drift=environment)) == reason
 
 
-BY_GUEST = Fact("Ended", True, "ShutDownByGuest")
+BY_GUEST, DIED = Fact("Ended", True, "ShutDownByGuest"), Fact("Ended", True, "Died")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +93,9 @@ BY_GUEST = Fact("Ended", True, "ShutDownByGuest")
         ({}, (), 0.0, None),
         ({}, (), 3.0, "CrashLoop"),
         ({"restart": "never"}, (), 0.0, "Ended"),
+        ({"lifetime": "session"}, (), 0.0, "Ended"),
+        ({"lifetime": "session"}, (DIED,), 0.0, None),
+        ({"lifetime": "always"}, (BY_GUEST,), 0.0, None),
         ({"restart": "on-failure"}, (), 0.0, None),
         ({"restart": "on-failure"}, (BY_GUEST,), 0.0, "Ended"),
         ({"restart": "always"}, (BY_GUEST,), 0.0, None),
