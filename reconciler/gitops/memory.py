@@ -65,7 +65,7 @@ class Memory:
             return after.state
 
     def _out(self, known: Known) -> dict[str, Any]:
-        about = {"url": self.repository.url, "ref": self.repository.ref, "path": self.repository.path}
+        about = {"url": self.repository.shown, "ref": self.repository.ref, "path": self.repository.path}
         state = {key: getattr(known.state, key) for key in _KEYS}
         return {**about, **state, "trust": known.trust, "problem": _problem_out(known.state.problem)}
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from reconciler.gitops.git import Failed, Git
 from reconciler.gitops.signers import Signers
-from reconciler.gitops.state import Repository
+from reconciler.gitops.state import Repository, shown_url
 from reconciler.paths import private_dir
 from reconciler.problems import Problem
 
@@ -91,14 +91,14 @@ class Mirror:
         return True
 
     def _unreachable(self, error: Failed) -> Trouble:
-        detail = shown_url(error.words.replace(self.repository.url, shown_url(self.repository.url)))
+        detail = shown_url(error.words.replace(self.repository.url, self.repository.shown))
         hint = "what was accepted last stays; it is tried again by itself"
         return Trouble(Problem("the repository cannot be read", None, self.name, detail, hint), reached=False)
 
     @property
     def name(self) -> str:
         """What people call it, without a password that may be in it."""
-        return f"{shown_url(self.repository.url)} {self.repository.ref}"
+        return f"{self.repository.shown} {self.repository.ref}"
 
     def keep(self, name: str, commit: str) -> None:
         """Hold on to a commit as ``head`` or ``applied``."""
@@ -158,8 +158,3 @@ class Mirror:
             self.git.run("gc", "--auto", "--quiet", timeout=300.0)
         except Failed:
             return
-
-
-def shown_url(url: str) -> str:
-    """Without a user's name and password."""
-    return re.sub(r"(?<=://)[^/@\s]*@", "", url)

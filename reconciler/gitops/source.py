@@ -14,7 +14,7 @@ from reconciler import preparation
 from reconciler.composition import Composition
 from reconciler.gitops.git import Failed, Git
 from reconciler.gitops.memory import Known, Memory
-from reconciler.gitops.mirror import Mirror, Trouble, shown_url
+from reconciler.gitops.mirror import Mirror, Trouble
 from reconciler.gitops.signers import Signers, signers
 from reconciler.gitops.state import Repository, State, Taken
 from reconciler.gitops.tree import Tree
@@ -119,7 +119,7 @@ class GitSource:
 
     def _broken(self, error: Failed | OSError) -> Problem:
         words = error.words if isinstance(error, Failed) else str(error.strerror)
-        return Problem("the mirror cannot be used", None, shown_url(self.repository.url), words, "is git installed?")
+        return Problem("the mirror cannot be used", None, self.repository.shown, words, "is git installed?")
 
     def take(self) -> Taken:
         """The target's manifests, composed and checked; where they are wrong, those of the last applied commit."""
@@ -261,7 +261,7 @@ def _summed(commit: str, problems: tuple[Problem, ...]) -> Problem:
 def _check(repository: Repository) -> None:
     found = _PROTOCOL.match(repository.url)
     protocol = found[1] if found else "ssh" if re.match(r"[^/:\s]+:[^/:]", repository.url) else "file"
-    url = shown_url(repository.url)
+    url = repository.shown
     if not repository.url.isprintable() or repository.url.startswith("-") or "::" in repository.url.split("/")[0]:
         raise UsageError(Problem("not the address of a repository", subject=ascii(url)))
     if protocol not in repository.protocols:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from reconciler.preparation import Wanted
 from reconciler.problems import Problem
+
+
+def shown_url(url: str) -> str:
+    """Without a user's name and password."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "", url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +30,7 @@ class Repository:
     timeout:        seconds that one conversation with the server may take
     """
 
-    url: str
+    url: str = field(repr=False)
     ref: str = "main"
     path: str = "."
     signers: Path | None = None
@@ -34,6 +40,11 @@ class Repository:
     key: Path | None = None
     known_hosts: Path | None = None
     timeout: float = 60.0
+
+    @property
+    def shown(self) -> str:
+        """The address as people are shown it: without a name and password that may be in it."""
+        return shown_url(self.url)
 
     @property
     def signed(self) -> bool:

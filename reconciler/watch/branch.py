@@ -71,7 +71,7 @@ class BranchSource:
     def status(self) -> Mapping[str, Any]:
         state, given = self._git.state(), self._git.repository
         return {
-            "source": f"{given.url} {given.ref} {given.path}",
+            "source": f"{given.shown} {given.ref} {given.path}",
             "applied": state.applied,
             "accepted": state.head,
             "seen": state.seen,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -209,6 +210,17 @@ def test_only_https_and_ssh_unless_asked_for(tmp_path: Path, url: str, words: st
 def test_only_names_of_branches(tmp_path: Path, ref: str) -> None:
     with pytest.raises(UsageError, match="branch"):
         GitSource(Repository("https://x/y", ref), tmp_path)
+
+
+def test_a_password_in_the_address_is_never_shown(tmp_path: Path) -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{nobody.getsockname()[1]}/fleet.git"
+        watched = GitSource(Repository(f"https://me:c4n4ry@{place}"), tmp_path)
+        state = watched.fetch()
+    assert state.problem is not None and place in str(state.problem)
+    kept = [path.read_text() for path in tmp_path.rglob("state.json")]
+    assert len(kept) == 1 and "c4n4ry" not in f"{state} {state.problem} {watched.repository} {kept}"
 
 
 @pytest.mark.parametrize("url", ["https://x/y", "ssh://a@x/y", "a@x:y", "x:y/z"])
