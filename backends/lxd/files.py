@@ -6,33 +6,38 @@ writes where the guest's own people may have put a link asks ``entry`` first.
 
 from __future__ import annotations
 
+import contextlib
+import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from reconciler.backends.lxd.client import Client, Missing
 from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.session import capture
+from reconciler.ports import FILE, FOLDER, LINK, OTHER, Entry
+from reconciler.problems import Interrupted, Refused
 
-FILE, FOLDER, LINK = "file", "directory", "symlink"
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What stands at a path. type: FILE (or a device, a pipe: LXD does not tell them apart), FOLDER or LINK."""
-
-    type: str
-    mode: int
-    uid: int
-    gid: int
+_TYPES = {"file": FILE, "directory": FOLDER, "symlink": LINK}
+_WORDS = {type: word for word, type in _TYPES.items()}
+_PATIENCE = 60.0
+_WRITING = 600.0
 
 
 class Files:
-    """The files of one container. Every method raises Refused or Unreachable."""
+    """The files of one container; satisfies ports.GuestFiles. A device or a pipe is a FILE: LXD does not say which.
 
-    def __init__(self, client: Client, name: str, within: Deadline) -> None:
+    within: until when all of it may take; None: a while for each request
+    """
+
+    def __init__(self, client: Client, name: str, within: Deadline | None = None) -> None:
         self._client = client
         self._place = ("instances", name, "files")
-        self._within = within
+        self._limit = within
+
+    @property
+    def _within(self) -> Deadline:
+        return self._limit or Deadline.after(_PATIENCE)
 
     def entry(self, path: str) -> Entry | None:
         """What is there, a link itself and not what it leads to; None when there is nothing."""
@@ -41,7 +46,8 @@ class Files:
         except Missing:
             return None
         numbers = (int(headers.get(f"x-lxd-{name}", "0")) for name in ("uid", "gid"))
-        return Entry(headers.get("x-lxd-type", FILE), int(headers.get("x-lxd-mode", "0"), 8) & 0o7777, *numbers)
+        type = _TYPES.get(headers.get("x-lxd-type", "file"), OTHER)
+        return Entry(type, int(headers.get("x-lxd-mode", "0"), 8) & 0o7777, *numbers)
 
     def read(self, path: str) -> bytes | None:
         """A small file's contents, or where a link leads; None when it is not there."""
@@ -49,6 +55,10 @@ class Files:
             return self._client.raw(*self._place, within=self._within, path=path)
         except Missing:
             return None
+
+    def target(self, path: str) -> str:
+        """Where a link leads. Raises Missing."""
+        return self._client.raw(*self._place, within=self._within, path=path).decode("utf-8", "surrogateescape")
 
     def stream(self, path: str, sink: Callable[[bytes], None]) -> None:
         """A file's contents piece by piece. Raises Missing."""
@@ -75,6 +85,47 @@ class Files:
         return self._client.delete(self._place, self._within, path=path)
 
     def _put(self, path: str, data: Any, type: str, mode: int, uid: int, gid: int) -> None:
-        headers = {"X-LXD-type": type, "X-LXD-mode": f"{mode:04o}", "X-LXD-uid": str(uid), "X-LXD-gid": str(gid)}
+        headers = {
+            "X-LXD-type": _WORDS[type],
+            "X-LXD-mode": f"{mode:04o}",
+            "X-LXD-uid": str(uid),
+            "X-LXD-gid": str(gid),
+        }
         headers |= {"X-LXD-write": "overwrite", "Content-Type": "application/octet-stream"}
-        self._client.upload(self._place, data, headers, self._within, path=path)
+        self._client.upload(self._place, data, headers, self._limit or Deadline.after(_WRITING), path=path)
+
+
+class PlainFiles(Files):
+    """The same for copying, where LXD's blindness hurts: opening a pipe for it would never end.
+
+    What is neither file, folder nor link is asked of the guest's own ``find``, one question a folder. A guest that has
+    none, does not run or lies gets no more than a request of its own that comes to no end.
+    """
+
+    def __init__(self, client: Client, name: str) -> None:
+        super().__init__(client, name)
+        self._name = name
+        self._known: set[str] = set()
+        self._odd: set[str] = set()
+
+    def entry(self, path: str) -> Entry | None:
+        """What is there; OTHER for what is no plain file by the guest's own word."""
+        found = super().entry(path)
+        if found is None or found.type != FILE:
+            return found
+        if posixpath.dirname(path) not in self._known:
+            self._ask(path, "-maxdepth", "0")
+        return replace(found, type=OTHER) if path in self._odd else found
+
+    def names(self, path: str) -> list[str]:
+        """What a folder holds. Raises Missing."""
+        self._ask(path, "-mindepth", "1", "-maxdepth", "1")
+        self._known.add(path.rstrip("/") or "/")
+        return super().names(path)
+
+    def _ask(self, path: str, *depth: str) -> None:
+        odd = ["!", "-type", "f", "!", "-type", "d", "!", "-type", "l", "-print0"]
+        with contextlib.suppress(Refused, Interrupted):
+            code, said = capture(self._client, self._name, ["find", path, *depth, *odd], Deadline.after(_PATIENCE))
+            if code == 0:
+                self._odd |= {one.decode("utf-8", "surrogateescape") for one in said.split(b"\0")}

@@ -16,10 +16,11 @@ from reconciler.backends.lxd.apply.power import power_now
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
-from reconciler.backends.lxd.files import FILE, FOLDER, Files
+from reconciler.backends.lxd.files import Files
 from reconciler.backends.lxd.session import Command, TookTooLong, run
 from reconciler.model import Power
 from reconciler.passing import passing_on
+from reconciler.ports import FILE, FOLDER
 from reconciler.problems import Problem, Refused
 
 _SHELL = ["/bin/sh", "-c", 'exec "$(command -v bash || echo /bin/sh)" -l']

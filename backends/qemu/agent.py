@@ -6,22 +6,24 @@ The channel has no greeting and no connection that means anything: whether an ag
 from __future__ import annotations
 
 import base64
+import io
 import json
 import random
 import select
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 from reconciler.backends.qemu.sockets import connect
 from reconciler.model import Json
 from reconciler.problems import Interrupted, Problem, Refused, Unreachable
 
 _CHUNK = 256 * 1024
+_READ = 48 * 1024
 _LIMIT = 64 * 1024 * 1024
 _POLL = (0.02, 0.5)
 """How often the end of a command is asked for: seconds at first, and at most."""
@@ -117,31 +119,39 @@ class Agent:
         why = next((words for words in _NOT_RUN if _NO_CHILD in said and words in said.rpartition("(")[2]), None)
         return error if why is None else NotRun(Problem(f"{program}: {why}", subject=self._subject))
 
-    def write_file(self, path: str, data: bytes) -> None:
+    def write_file(self, path: str, data: bytes | BinaryIO) -> None:
         """Create or replace the file's contents."""
+        source = io.BytesIO(data) if isinstance(data, bytes) else data
         handle = self.execute("guest-file-open", {"path": path, "mode": "w"})
         try:
-            for start in range(0, len(data), _CHUNK):
-                chunk = base64.b64encode(data[start : start + _CHUNK]).decode()
+            while part := source.read(_CHUNK):
+                chunk = base64.b64encode(part).decode()
                 written = self.execute("guest-file-write", {"handle": handle, "buf-b64": chunk}, timeout=30.0)
-                if written["count"] != len(data[start : start + _CHUNK]):
+                if written["count"] != len(part):
                     raise Refused(Problem(f"{path}: the guest could not write all of it", subject=self._subject))
         finally:
             self.execute("guest-file-close", {"handle": handle})
 
     def read_file(self, path: str, limit: int = 1024 * 1024) -> bytes:
         """At most ``limit`` bytes of a file."""
-        handle = self.execute("guest-file-open", {"path": path, "mode": "r"})
         data = bytearray()
+        for part in self.parts_of_file(path):
+            data += part
+            if len(data) >= limit:
+                break
+        return bytes(data[:limit])
+
+    def parts_of_file(self, path: str) -> Iterator[bytes]:
+        """A file's contents, piece by piece."""
+        handle = self.execute("guest-file-open", {"path": path, "mode": "r"})
         try:
-            while len(data) < limit:
-                answer = self.execute("guest-file-read", {"handle": handle, "count": 48 * 1024})
-                data += base64.b64decode(answer["buf-b64"])
+            while True:
+                answer = self.execute("guest-file-read", {"handle": handle, "count": _READ})
+                yield base64.b64decode(answer["buf-b64"])
                 if answer["eof"] or not answer["count"]:
-                    break
+                    return
         finally:
             self.execute("guest-file-close", {"handle": handle})
-        return bytes(data[:limit])
 
     def _await(
         self, pid: int, command: Sequence[str], timeout: float | None, signals: Callable[[], Sequence[int]]

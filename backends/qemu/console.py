@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from reconciler.accounts import find_account
 from reconciler.backends.qemu import process, serial
 from reconciler.backends.qemu.agent import Agent, Finished, NotRun, is_answering
+from reconciler.backends.qemu.agent_files import AgentFiles
 from reconciler.backends.qemu.folders import Folder, folder_of
 from reconciler.backends.qemu.records import Record, load
 from reconciler.model import ResourceId
@@ -78,6 +80,13 @@ def _as_account(
     own = {"HOME": account.home, "USER": account.name, "LOGNAME": account.name, "SHELL": account.shell}
     words = ["su", "-m", "-s", "/bin/sh", "-c", 'exec "$@"', "--", account.name, "sh", *command]
     return words, {"PATH": _PATH, **own, **environment}
+
+
+@contextmanager
+def files(settings: Settings, id: ResourceId) -> Iterator[AgentFiles]:
+    """The guest's files, through its agent. Raises Refused, Unreachable without one."""
+    with Agent(_running(settings, id).agent, str(id)) as agent:
+        yield AgentFiles(agent)
 
 
 def shell(settings: Settings, id: ResourceId, user: str | None = None) -> int:

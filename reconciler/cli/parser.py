@@ -243,6 +243,14 @@ def _shell(verb: argparse.ArgumentParser) -> None:
     who.add_argument("--root", action="store_true", help="root, whatever is declared")
 
 
+def _copy(verb: argparse.ArgumentParser) -> None:
+    words = "a file or folder: NAME:PATH in a guest, or a path here, or - for standard"
+    completed(verb.add_argument("source", metavar="SRC", help=f"{words} input"))
+    completed(verb.add_argument("target", metavar="DST", help=f"{words} output"))
+    _environment(verb)
+    _manifests(verb)
+
+
 def _hosts(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(environment=None)
     words = "keep the block up to date in this file (default: /etc/hosts), instead of printing it"
@@ -289,6 +297,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("logs", "guests", "show a guest's console log", _logs),
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _shell),
+    ("cp", "cp", "copy files and folders into a guest, or out of one", _copy),
     ("hosts", "hosts", "give guests names on this host: a block of /etc/hosts", _hosts),
     ("devices", "devices", "list what this machine has that a guest could be given", _devices),
     ("history", "history", "show the runs of the past", _history),

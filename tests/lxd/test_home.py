@@ -168,9 +168,9 @@ def test_files_says_what_is_there(lab: Lab) -> None:
     files.link("/srv/l", "/etc/passwd")
     found = {path: files.entry(path) for path in ("/srv/a b", "/srv/a b/c", "/srv/l", "/srv/none")}
     assert [(one.type, one.mode, one.uid, one.gid) if one else None for one in found.values()] == [
-        ("directory", 0o750, 7, 8),
+        ("folder", 0o750, 7, 8),
         ("file", 0o640, 7, 8),
-        ("symlink", 0o777, 0, 0),
+        ("link", 0o777, 0, 0),
         None,
     ]
     parts: list[bytes] = []

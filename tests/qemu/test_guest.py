@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from reconciler.backends.qemu import serial
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.readiness import addresses
+from reconciler.cli.copying import pull, push
 from reconciler.model import Desired, ResourceId, Verb
 from reconciler.problems import Interrupted, Refused, Unreachable
 from tests.support.qemu import IDLE_SAYS, Lab, files
@@ -51,12 +53,15 @@ def test_files_and_commands_at_their_moments(linux: Lab) -> None:
 
 
 def test_a_file_no_longer_declared_goes_unless_somebody_changed_it(linux: Lab) -> None:
-    paths = ("/etc/kept", "/etc/goes", "/etc/edited", "/etc/missing", "/etc/linked")
-    linux.converge(with_files(linux.busybox(), dict.fromkeys(paths, b"1\n")))
+    paths = ("/etc/kept", "/etc/goes", "/etc/edited", "/etc/missing", "/etc/linked", "/etc/secret")
+    want = with_files(linux.busybox(), dict.fromkeys(paths, b"1\n"))
+    want.spec["files"]["/etc/secret"]["secret"] = True  # goes in any case: its digest can be compared with nothing
+    linux.converge(want)
     linux.inside("sh", "-c", "echo mine >> /etc/edited; rm /etc/missing; mv /etc/linked /etc/a; ln -s a /etc/linked")
+    linux.inside("sh", "-c", "echo mine >> /etc/secret")
     boot = linux.boot_id()
     linux.converge(with_files(linux.busybox(), {"/etc/kept": b"1\n"}))
-    left = linux.inside("sh", "-c", "cd /etc; ls -d kept goes edited missing linked 2>/dev/null; true").split()
+    left = linux.inside("sh", "-c", "cd /etc; ls -d kept goes edited missing linked secret 2>/dev/null; true").split()
     assert left == ["edited", "kept", "linked"]
     assert any("/etc/edited" in told and "leaving" in told for told in linux.told)
     assert linux.boot_id() == boot
@@ -176,6 +181,27 @@ def test_exec_through_the_agent(linux: Lab, capfdbinary: pytest.CaptureFixture[b
         assert agent.run(["sleep", "30"], 15, signals=lambda: next(came, ())).code == 143
     with pytest.raises(Interrupted, match="did not end within"):
         linux.backend.execute(VM, ["sleep", "30"], {}, False, 0.5)
+
+
+def test_files_go_in_and_out_through_the_agent(linux: Lab, tmp_path: Path) -> None:
+    linux.converge(linux.busybox())
+    tree = tmp_path / "tree"
+    (tree / "sub folder").mkdir(parents=True)
+    (tree / "big").write_bytes(os.urandom(300_000))
+    (tree / "big").chmod(0o640)
+    (tree / "sub folder/-odd").write_text("odd")
+    (tree / "link").symlink_to("sub folder/-odd")
+    told: list[str] = []
+    with linux.backend.files(VM) as files:
+        push(files, tree, "/root", told.append)
+    assert linux.ask("stat", "-c", "%a %u", "/root/tree/big").out == b"640 0\n"
+    linux.inside("sh", "-c", "cd /root/tree && ln -s /etc/passwd out && mkfifo pipe && chmod 4755 sub*/-odd")
+    with linux.backend.files(VM) as files:
+        pull(files, "/root/tree", tmp_path / "back", told.append)
+    assert sorted(words.partition(":")[0] for words in told) == ["/root/tree/out", "/root/tree/pipe"]
+    assert (tmp_path / "back/big").read_bytes() == (tree / "big").read_bytes()
+    assert (tmp_path / "back/sub folder/-odd").stat().st_mode & 0o7777 == 0o755
+    assert (tmp_path / "back/link").read_text() == "odd"
 
 
 def test_exec_over_the_serial_console(linux: Lab, capfdbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -16,9 +16,10 @@ from reconciler.accounts import Account
 from reconciler.backends.lxd.apply import zones
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.console import tail
-from reconciler.backends.lxd.files import FILE, FOLDER, Files
+from reconciler.backends.lxd.files import Files
 from reconciler.backends.lxd.session import capture
 from reconciler.blocks import BrokenMarks, with_block
+from reconciler.ports import FILE, FOLDER
 from reconciler.problems import GuestFailed, Problem, Refused
 
 FIELDS = ("user", "timezone", "locale")

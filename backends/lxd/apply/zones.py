@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reconciler.backends.lxd.files import FOLDER, LINK, Files
+from reconciler.backends.lxd.files import Files
+from reconciler.ports import FOLDER, LINK
 from reconciler.problems import Problem, Refused
 
 _ZONES = "/usr/share/zoneinfo"
