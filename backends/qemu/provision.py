@@ -14,7 +14,7 @@ _PLACE = 'set -e; chmod "$2" "$1.reconciler"; chown "$3" "$1.reconciler"; mv -f 
 _FOLDER = 'mkdir -p "$(dirname "$1")"; rm -rf "$1.reconciler"'
 _SAME = '[ ! -L "$1" ] && [ "$(sha256sum <"$1" | cut -d" " -f1)" = "$2" ]'
 _SECRET = "secret"  # stands for a digest that can be compared with nothing: a secret goes whatever became of it
-_TAKE_AWAY = f'[ -e "$1" ] || [ -L "$1" ] || exit 0; {{ [ "$2" = {_SECRET} ] || {_SAME}; }} && rm -f "$1"'
+_TAKE_AWAY = f'[ -e "$1" ] || [ -L "$1" ] || exit 0; {{ [ "$2" = {_SECRET} ] || {{ {_SAME}; }}; }} && rm -f "$1"'
 _TIMEOUT = 60.0
 
 
