@@ -33,13 +33,18 @@ class Wanted:
     drift: str = "heal"
 
 
-def prepare(paths: Sequence[str], stdin: bytes | None = None) -> Wanted:
+def prepare(paths: Sequence[str], stdin: bytes | None = None, secrets: bool = True) -> Wanted:
     """load → compose → validate → resolve → policy. Raises ManifestError with every problem; calls no backend.
+
+    secrets: whether they are asked for; what holds one is not fit to be applied without.
 
     Each stage looks at all there is, so a person is told everything that can be told at once; a stage is only skipped
     when what it would say follows from problems that are told already.
     """
-    return prepare_documents(validation.load_parts(paths, stdin), surroundings())
+    around = surroundings()
+    if not secrets:
+        around = replace(around, secret=lambda _parts: ("", b""))
+    return prepare_documents(validation.load_parts(paths, stdin), around)
 
 
 def prepare_watched(paths: Sequence[str]) -> Wanted:

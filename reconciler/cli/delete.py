@@ -13,7 +13,7 @@ from reconciler.cli.carry import Carrier, agreed
 from reconciler.cli.lookup import Seen, find, look
 from reconciler.cli.naming import address, resource_id
 from reconciler.cli.screen import show_problems, tell
-from reconciler.cli.session import ANY_ENVIRONMENT, opened, read, settings, unanswered
+from reconciler.cli.session import ANY_ENVIRONMENT, declared, opened, settings, unanswered
 from reconciler.model import Desired, ResourceId
 from reconciler.ports import Backend
 from reconciler.problems import Problem, UsageError
@@ -43,10 +43,10 @@ def _targets(arguments: argparse.Namespace) -> tuple[Mapping[ResourceId, Desired
     if names and paths:
         raise UsageError(Problem("either manifests or names, not both", hint="delete them one after the other"))
     if paths:
-        wanted = read(paths)
+        wanted = declared(paths)
         homes: Targets = {id: want.backend for id, want in wanted.desired.items() if id.kind != "Host"}
         return wanted.desired, homes, wanted.environment
-    desired = read(arguments.manifests).desired if arguments.manifests else {}
+    desired = declared(arguments.manifests).desired if arguments.manifests else {}
     with look(arguments) as seen:
         targets: Targets = {}
         for name in names:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reconciler import attachments
 from reconciler.cli.naming import address, homes, is_named, resource_id, suggestion
-from reconciler.cli.session import ANY_ENVIRONMENT, opened, read, settings, unanswered
+from reconciler.cli.session import ANY_ENVIRONMENT, declared, opened, settings, unanswered
 from reconciler.model import GUESTS, Condition, Desired, Observed, Power, ResourceId, World
 from reconciler.observation import observe
 from reconciler.ports import Backend
@@ -38,7 +38,7 @@ class Seen:
 @contextlib.contextmanager
 def look(arguments: argparse.Namespace) -> Iterator[Seen]:
     """Observe this machine's backends, and the Hosts that ``--manifests`` declare."""
-    desired: Mapping[ResourceId, Desired] = read(arguments.manifests).desired if arguments.manifests else {}
+    desired: Mapping[ResourceId, Desired] = declared(arguments.manifests).desired if arguments.manifests else {}
     with opened(desired.values(), settings(arguments.environment or ANY_ENVIRONMENT), everything=True) as backends:
         yield Seen(backends, observe(backends))
 

@@ -44,6 +44,13 @@ def read(paths: Sequence[str]) -> Wanted:
     return preparation.prepare(paths, _stdin(paths))
 
 
+def declared(paths: Sequence[str]) -> Wanted:
+    """The same for whoever only wants to know what is declared, and where: secrets are not asked for."""
+    from reconciler import preparation
+
+    return preparation.prepare(paths, _stdin(paths), secrets=False)
+
+
 def rendered(paths: Sequence[str]) -> Composition:
     """The same, composed and no further."""
     from reconciler import preparation

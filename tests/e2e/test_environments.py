@@ -58,7 +58,9 @@ def test_a_secret_reaches_the_guest_and_nothing_else(place: Place) -> None:
     assert holds(place.folder, CANARY.encode()) == []
 
     inside(place, "sh", "-c", "echo more >> /etc/app.conf")
+    assert "Container/secretive" in place.ok("get", "--manifests", file).out  # nobody who only looks needs the secret
     place.write("all.yaml", IMAGE + container("secretive"))
     place.ok("apply", file)
     assert inside(place, "ls", "/etc/app.conf").code != 0  # a secret does not stay, whatever became of it
+    place.write("all.yaml", IMAGE + container("secretive", files=FILES))
     place.ok("delete", "--yes", file)
