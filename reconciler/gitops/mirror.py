@@ -5,10 +5,12 @@ It has no work tree and never gets one. Three refs of our own hold on to what ma
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from reconciler.gitops.git import Failed, Git
 from reconciler.gitops.signers import Signers
@@ -40,19 +42,39 @@ class Mirror:
 
     def prepare(self, tidy: bool) -> None:
         """Make the mirror where there is none. tidy: whoever used it last died over it and may have left locks."""
+        if self._aside.exists():
+            self._put_back()
         if not (self.git.folder / "HEAD").exists():
-            shutil.rmtree(self.git.folder, ignore_errors=True)
-            private_dir(self.git.folder)
-            self.git.run("init", "--quiet", "--bare", "--template=", str(self.git.folder))
+            self._begin()
         elif tidy:
             for pattern in _LEFT_OVER:
                 for path in self.git.folder.glob(pattern):
                     path.unlink(missing_ok=True)
 
-    def rebuild(self) -> None:
-        """Throw it away and begin again: it is only a copy."""
+    @contextlib.contextmanager
+    def anew(self) -> Iterator[None]:
+        """With an empty mirror in its place, which stays if all goes well: else the old one may be of some use yet."""
+        self.git.folder.rename(self._aside)
+        try:
+            self._begin()
+            yield
+        except BaseException:
+            self._put_back()
+            raise
+        shutil.rmtree(self._aside)
+
+    @property
+    def _aside(self) -> Path:
+        return self.git.folder.with_suffix(".broken")
+
+    def _put_back(self) -> None:
         shutil.rmtree(self.git.folder, ignore_errors=True)
-        self.prepare(tidy=False)
+        self._aside.rename(self.git.folder)
+
+    def _begin(self) -> None:
+        shutil.rmtree(self.git.folder, ignore_errors=True)
+        private_dir(self.git.folder)
+        self.git.run("init", "--quiet", "--bare", "--template=", str(self.git.folder))
 
     def ask(self) -> str | None:
         """What the server's branch points at now; None: there is none. Raises Trouble; Failed when we are broken."""

@@ -60,9 +60,11 @@ class GitSource:
         try:
             new = self._newest(mirror, known, listed)
         except Failed:
-            mirror.rebuild()
+            if mirror.is_whole():
+                raise
             self._sure = None
-            new = self._newest(mirror, known, listed)
+            with mirror.anew():
+                new = self._newest(mirror, known, listed)
         if new == known.state.head and self._sure == new:
             return self._accepted(new, listed)
         mirror.keep("head", new)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,31 @@ def test_a_broken_mirror_is_made_anew(origin: Origin, source: Source, tmp_path: 
     for again in (watched, source()):
         state = again.fetch()
         assert (state.head, state.problem) == (newer, None) and names(again) == ["a", "b"]
+
+
+def test_a_broken_mirror_is_better_than_none(origin: Origin, source: Source, tmp_path: Path) -> None:
+    """What can still be read of it is, until the server is there again."""
+    good = origin.commit(lab("a"))
+    source().fetch()
+    [mirror] = (tmp_path / "state" / "gitops").glob("*/mirror.git")
+    (mirror / "refs/reconciler/seen").write_text("nonsense")
+    origin.vanish()
+    watched = source()
+    assert watched.fetch().head == good and names(watched) == ["a"]
+    mirror.rename(mirror.with_suffix(".broken"))  # killed while a new one was made
+    assert names(source()) == ["a"]
+    origin.serve()
+    newer = origin.commit({"base/b.yaml": project("b")})
+    assert source().fetch().head == newer
+    assert {path.name for path in mirror.parent.glob("mirror.*")} == {"mirror.git", "mirror.lock"}
+
+
+def test_fetching_at_once_from_several_threads(origin: Origin, source: Source) -> None:
+    head = origin.commit(lab("a", "b"))
+    watched = [source() for _ in range(3)]
+    with ThreadPoolExecutor(6) as pool:
+        states = list(pool.map(lambda number: watched[number % 3].fetch(), range(6)))
+    assert [(one.head, one.problem) for one in states] == [(head, None)] * 6
 
 
 def test_locks_of_a_git_that_was_killed_are_no_obstacle(origin: Origin, source: Source, tmp_path: Path) -> None:
