@@ -62,7 +62,7 @@ class Tower:
 
     def fetch(self) -> str:
         """What this machine gets on the forwarded port."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/hello", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/Downloads/hello", timeout=30) as answer:
             return str(answer.read().decode())
 
     def qmp(self, command: str, **arguments: Any) -> Any:
@@ -197,3 +197,14 @@ def test_what_dies_is_back_by_one_apply(tower: Tower, kill: Callable[[Tower], No
     kill(tower)
     tower.apply()
     tower.is_whole()
+
+
+@pytest.mark.proof
+def test_each_is_back_from_its_image_by_a_reset(tower: Tower) -> None:
+    """The container alone, then the VM with the container in it; the Disk that is led through to it stays."""
+    for name in ("termina/penguin", "termina"):
+        tower.inside(f"echo mine >/root/mark; echo {name} >{DATA}/kept; sync")
+        done = tower.place.ok("reset", name, "--yes", "-o", "json", tower.manifests, timeout=600)
+        assert done.json["converged"], done
+        assert tower.inside(f"cat {DATA}/kept; ls /root/mark 2>/dev/null; true") == f"{name}\n"
+        tower.is_whole()
