@@ -52,7 +52,7 @@ def _going_down(want: Desired, own: Step, first: Step, machine: Desired) -> Step
     if first.verb is Verb.REPLACE:
         return replace(hold(want, f"goes with {machine.id}: made anew once that is up"), awaits=first.id)
     runs = want.id.kind in GUESTS and want.spec.get("power", Power.RUNNING) != Power.STOPPED
-    if first.verb is Verb.RESTART and runs and own.verb is not Verb.HOLD:
+    if first.verb is Verb.RESTART and runs and own.verb in (Verb.NOOP, Verb.UPDATE, Verb.RESTART):
         words = f"goes down with {machine.id}, and is started once that is up"
         return replace(own, verb=Verb.HOLD, effect=Effect.RESTART, reason=words, awaits=first.id)
     return own

@@ -110,6 +110,8 @@ def test_a_container_goes_down_with_its_vm_and_is_started_after_it() -> None:
     found = steps(machine(cpus=2, shares={"site": SHARE}), SHARED[1], world=WHOLE)
     assert found[VM].verb is Verb.RESTART
     assert (found[DEEP].verb, found[DEEP].awaits) == (Verb.HOLD, VM)
+    new = steps(machine(cpus=2, shares={"site": SHARE}), SHARED[1], world=world_of(seen(SHARED[0]), backends=(INSIDE,)))
+    assert (new[DEEP].verb, new[DEEP].after) == (Verb.CREATE, (VM,))
     resting = replace(SHARED[1], spec={**SHARED[1].spec, "power": "stopped"})
     world = world_of(seen(SHARED[0]), seen(resting, power=Power.STOPPED))
     assert steps(machine(cpus=2, shares={"site": SHARE}), resting, world=world)[DEEP].verb is Verb.NOOP
