@@ -251,6 +251,14 @@ def _copy(verb: argparse.ArgumentParser) -> None:
     _manifests(verb)
 
 
+def _top(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("name", nargs="?", metavar="NAME", help="only this guest: its name, vm/container, or Kind/name")
+    output(verb, "table", "json")
+    verb.add_argument("-w", "--watch", action="store_true", help="on a terminal: again and again, until Ctrl-C")
+    _environment(verb)
+    _manifests(verb)
+
+
 def _hosts(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(environment=None)
     words = "keep the block up to date in this file (default: /etc/hosts), instead of printing it"
@@ -298,6 +306,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _shell),
     ("cp", "cp", "copy files and folders into a guest, or out of one", _copy),
+    ("top", "top", "show what guests take of processors and memory", _top),
     ("hosts", "hosts", "give guests names on this host: a block of /etc/hosts", _hosts),
     ("devices", "devices", "list what this machine has that a guest could be given", _devices),
     ("history", "history", "show the runs of the past", _history),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -221,6 +222,18 @@ def test_exec_where_nobody_answers(lab: Lab) -> None:
     lab.converge(lab.idle(power="stopped"))
     with pytest.raises(Refused, match="not running"):
         lab.backend.execute(VM, ["true"], {}, False, 1.0)
+
+
+def test_what_a_vm_takes_is_what_its_qemu_takes(lab: Lab) -> None:
+    began = time.time()
+    lab.converge(lab.idle())
+    [(id, taken)] = lab.backend.usage().items()
+    assert id == VM
+    assert taken.cpu > 0 and taken.memory > 1 << 20 and taken.processes is None
+    assert taken.started is not None and began - 1 <= taken.started <= time.time()
+    assert lab.backend.addresses() == {}  # it has no card
+    lab.converge(lab.idle(power="stopped"))
+    assert lab.backend.usage() == {}
 
 
 @contextmanager
