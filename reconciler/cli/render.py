@@ -11,7 +11,7 @@ from typing import Any
 from reconciler.cli import DONE
 from reconciler.cli.screen import show_json
 from reconciler.cli.session import rendered
-from reconciler.manifest import Document, locate_all
+from reconciler.manifest import Document, locate, locate_all
 from reconciler.problems import Mark
 from reconciler.view.text import clean
 from reconciler.view.yaml import Path, leaves, to_yaml
@@ -30,12 +30,17 @@ def run(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def _places(document: Document) -> Mapping[Path, Mark]:
-    return locate_all(document, list(leaves(document.data)))
+def _places(document: Document) -> Mapping[Path, str]:
+    """Where each field was written; and behind it, where the values were given that are in it."""
+    found = {path: _line(mark) for path, mark in locate_all(document, list(leaves(document.data))).items()}
+    for path, values in document.values.items():
+        given = [f"{name}: {_line(locate(one.by, one.place))}" for name, one in values.items()]
+        found[path] = ", ".join([found[path], *given])
+    return found
 
 
-def _noted(places: Mapping[Path, Mark], path: Path) -> str:
-    return _line(places[path])
+def _noted(places: Mapping[Path, str], path: Path) -> str:
+    return places[path]
 
 
 def _line(mark: Mark) -> str:
@@ -43,5 +48,5 @@ def _line(mark: Mark) -> str:
 
 
 def _as_json(document: Document) -> dict[str, Any]:
-    origins = {".".join(map(str, path)): _line(mark) for path, mark in _places(document).items()}
+    origins = {".".join(map(str, path)): place for path, place in _places(document).items()}
     return {"document": document.data, "origins": origins}

@@ -24,18 +24,29 @@ _GUESTS = frozenset({"Container", "VirtualMachine"})
 
 Path = tuple[str | int, ...]
 Value = str | int | bool | Generator
-Scope = Mapping[str, Value]
+Scope = Mapping[str, "Named"]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A value, and where it was given."""
+
+    value: Value
+    by: Document
+    place: Path
 
 
 @dataclass(slots=True)
 class _Filling:
-    """One document being filled in. room: how many characters may still be added; secrets: texts that have secrets."""
+    """One document being filled in. room: how many characters may still be added; secrets: texts that have secrets;
+    used: which values stand in which texts."""
 
     document: Document
     scope: Scope
     room: int
     problems: list[Problem] = field(default_factory=list)
     secrets: dict[Path, Template] = field(default_factory=dict)
+    used: dict[Path, dict[str, Named]] = field(default_factory=dict)
 
     def value(self, value: Any, path: Path) -> Any:
         """The value with everything in it filled in; the very same object where nothing was."""
@@ -71,7 +82,8 @@ class _Filling:
             if name is None:
                 yield "${"
             elif name in self.scope:
-                yield self.scope[name]
+                self.used.setdefault(path, {})[name] = self.scope[name]
+                yield self.scope[name].value
             else:
                 self._undefined(name, path)
         if end < len(text):
@@ -130,7 +142,7 @@ def _filled(filling: _Filling) -> Document:
     data = {key: one if key in ("apiVersion", "kind") else filling.value(one, (key,)) for key, one in before.items()}
     if all(data[key] is one for key, one in before.items()):
         return filling.document
-    return replace(filling.document, data=data, secrets=filling.secrets)
+    return replace(filling.document, data=data, secrets=filling.secrets, values=filling.used)
 
 
 def _too_much(document: Document) -> Problem:
@@ -140,19 +152,20 @@ def _too_much(document: Document) -> Problem:
 
 def _scope(chain: Sequence[Document], problems: list[Problem]) -> Scope:
     """What the names mean below these environments, outermost first."""
-    scope: dict[str, Value] = {}
+    scope: dict[str, Named] = {}
     for environment in reversed(chain):
         spec = spec_of(environment)
         values, generators = spec.get("values") or {}, spec.get("generators") or {}
         for name, value in values.items():
-            scope[name] = _value(environment, name, value, problems)
+            path: Path = ("spec", "values", name)
+            scope[name] = Named(_value(environment, name, value, problems), environment, path)
         for name, source in generators.items():
             path = ("spec", "generators", name)
             if name in values:
                 hint = "keep one of the two"
                 problems.append(_wrong(environment, path, f"{name}: is among the values, too", hint))
             folder = os.path.dirname(environment.file)
-            scope[name] = Generator(name, source, folder, locate(environment, path))
+            scope[name] = Named(Generator(name, source, folder, locate(environment, path)), environment, path)
     return scope
 
 

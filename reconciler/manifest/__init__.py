@@ -42,6 +42,18 @@ class Origins(Protocol):
         """The document as it was read, and the place in it, that the value at ``path`` comes from."""
 
 
+class Given(Protocol):
+    """A value that was filled in."""
+
+    @property
+    def by(self) -> Document:
+        """Who gave it."""
+
+    @property
+    def place(self) -> Path:
+        """And where in it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
     """One manifest as it was written, or as patches left it. Nothing in ``data`` is ever changed: aliases share parts.
@@ -53,6 +65,7 @@ class Document:
     source: the whole file, kept to find places in
     origins: of a patched one: where its parts were written; None: all of it here
     secrets: path of a text → what it is made of (see composition); ``data`` only says ``<secret NAME>`` there
+    values:  path of a text → the values that were filled in there, by name, and where each was given
     """
 
     file: str
@@ -64,6 +77,7 @@ class Document:
     source: bytes = field(default=b"", repr=False, compare=False)
     origins: Origins | None = field(default=None, repr=False, compare=False)
     secrets: Mapping[Path, tuple[Any, ...]] = field(default_factory=dict, repr=False)
+    values: Mapping[Path, Mapping[str, Given]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def mark(self) -> Mark:
