@@ -16,8 +16,6 @@ from reconciler.manifest import Document
 from reconciler.model import Desired, ResourceId
 from reconciler.problems import ManifestError, Problem
 
-_Ask = Callable[[composition.Template], tuple[str, bytes]]
-
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -61,7 +59,7 @@ def prepare_watched(paths: Sequence[str]) -> Wanted:
         return around.stamp(path)
 
     documents = validation.load_parts(paths)
-    watched = replace(around, read=read, stamp=stamp, secret=_asking(policy.load(), read))
+    watched = replace(around, read=read, stamp=stamp, secret=asking(policy.load(), read))
     wanted = prepare_documents(documents, watched, asked.update)
     marks = {want.mark.file for want in wanted.desired.values() if want.mark is not None}
     return replace(wanted, files=frozenset({*documents.files, *marks, *asked}))
@@ -131,17 +129,19 @@ def surroundings() -> resolution.Surroundings:
     """The local files and LXD remotes that manifests may point at."""
     rules = policy.load()  # folders that the administrator opened are open to ``files: [{source}]``, too
     read = partial(manifest.read_payload, roots=rules.roots)
-    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, _asking(rules, read))
+    return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, asking(rules, read))
 
 
-def _asking(rules: policy.Policy, read: Callable[[str, str], bytes], foreign: bool = False) -> _Ask:
+def asking(
+    rules: policy.Policy, read: Callable[[str, str], bytes], foreign: bool = False, dry: bool = False
+) -> Callable[[composition.Template], tuple[str, bytes]]:
     """What secrets are asked of, begun when there is one; see ``secrets.Secrets``."""
 
     @cache
-    def begun() -> _Ask:
+    def begun() -> Callable[[composition.Template], tuple[str, bytes]]:
         from reconciler.secrets import Secrets
 
-        return Secrets(rules, read, foreign)
+        return Secrets(rules, read, foreign, dry)
 
     def ask(parts: composition.Template) -> tuple[str, bytes]:
         return begun()(parts)
@@ -152,7 +152,7 @@ def _asking(rules: policy.Policy, read: Callable[[str, str], bytes], foreign: bo
 def foreign_surroundings(read: Callable[[str, str], bytes]) -> resolution.Surroundings:
     """For manifests that do not lie on this machine. read: a file beside them; see ``Surroundings``."""
     rules = policy.load()
-    ask = _asking(rules, read, foreign=True)
+    ask = asking(rules, read, foreign=True)
     return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, ask, on_disk=False)
 
 

@@ -40,17 +40,21 @@ class Secrets:
     rules:   the administrator's
     read:    files beside the environment.yaml
     foreign: the manifests are somebody else's (from a Git repository), so variables and absolute paths need leave, too
+    dry:     whether they may be had is all that is asked: no variable is read, and no command run
     """
 
     rules: Policy
     read: Read
     foreign: bool = False
+    dry: bool = False
     key: Callable[[], bytes] = field(default_factory=lambda: partial(key_in, state_dir()))
     known: dict[tuple[str, str, str], str] = field(default_factory=dict)
 
     def __call__(self, parts: Template) -> tuple[str, bytes]:
         """The digest and the bytes. Raises ManifestError."""
         contents = "".join(one if isinstance(one, str) else self._ask(one) for one in parts).encode()
+        if self.dry:
+            return "", b""
         return hmac.new(self.key(), contents, hashlib.sha256).hexdigest(), contents
 
     def _ask(self, generator: Generator) -> str:
@@ -90,7 +94,7 @@ class Secrets:
     def _variable(self, generator: Generator, name: str) -> bytes:
         if self.foreign and not allowed(name, self.rules.secret_variables):
             raise _wrong(generator, f"the variable {name}: not allowed", self._leave(f"environment: [{name}]"))
-        value = os.environb.get(name.encode())
+        value = b"" if self.dry else os.environb.get(name.encode())
         if value is None:
             raise _wrong(generator, f"the variable {name} is not set", "set it where the reconciler runs")
         return value
@@ -101,6 +105,8 @@ class Secrets:
             raise _wrong(generator, f"running {shown}: not allowed", self._leave(f"commands: ['{shown}']"))
         given = generator.source.get("input")
         data = self._file(generator, given) if given is not None else b""
+        if self.dry:
+            return b""
         try:
             code, output = _run(command, data, "/" if self.foreign else generator.base or ".")
         except subprocess.TimeoutExpired:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reconciler import composition, policy, resolution, validation
-from reconciler.preparation import prepare_documents, surroundings
+from reconciler.preparation import asking, prepare_documents, surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def verdict(paths: Sequence[str], stdin: bytes | None = None) -> Verdict:
     if (known := documents.recall(question)) is not None:
         return Verdict(known["environment"], tuple(known["resources"]), remembered=True)
     asked: list[str] = []
-    wanted = prepare_documents(documents, _noting(around, asked))
+    wanted = prepare_documents(documents, replace(_noting(around, asked), secret=asking(rules, around.read, dry=True)))
     found = Verdict(wanted.environment, tuple(str(id) for id in sorted(wanted.desired)))
     composed = any(composition.is_environment(one) for one in documents)
     if not (asked or composed or policy.looks_at_host(wanted.desired.values(), rules)):

@@ -120,3 +120,12 @@ def test_every_value_is_found_where_it_was_written(data: st.DataObject, steps: i
         if isinstance(found.origins, Patched):
             written, place = found.origins.trace(path)
             assert at(written.data, place) == value, (path, place, done)
+
+
+@given(st.text(alphabet="$${}{}NAB_ x", max_size=40))
+def test_what_is_escaped_stays_as_it_is(text: str) -> None:
+    document_ = document("Container", "web", {"x": text.replace("${", "$${")})
+    files = {"web.yaml": json.dumps(document_)}
+    files["e.yaml"] = json.dumps(document("Environment", "e", {"resources": ["web.yaml"], "values": {"A": "no"}}))
+    found = compose(parse(files["e.yaml"], "e.yaml"), lambda path: parse(files[path], path))
+    assert found.documents[0].data["spec"]["x"] == text

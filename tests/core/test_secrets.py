@@ -119,3 +119,23 @@ def test_the_key_is_private_stays_and_can_be_lost(tmp_path: Path) -> None:
     assert (place.stat().st_mode & 0o777, [path.name for path in state.iterdir()]) == (0o600, ["secrets.key"])
     place.write_bytes(b"cut")
     assert key_in(state) != key
+
+
+def test_whether_they_may_be_had_is_asked_without_having_them(folder: Path) -> None:
+    read = partial(manifest.read_payload, roots=())
+
+    def dry(source: dict[str, Any], *commands: str) -> None:
+        Secrets(Policy("/p", secret_commands=commands), read, dry=True)((Generator("NAME", source, str(folder)),))
+
+    witness = {"command": ["touch", str(folder / "witness")]}
+    dry({"environment": "NOBODY_SET_THIS"})
+    dry({"file": "plain"})
+    dry(witness, "touch *")
+    assert not (folder / "witness").exists()
+    for source, words in (
+        (witness, "not allowed"),
+        ({"file": "gone"}, "No such file"),
+        ({"command": ["x"], "input": "gone"}, "No such file"),
+    ):
+        with pytest.raises(ManifestError, match=words):
+            dry(source, "x")
