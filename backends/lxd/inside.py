@@ -16,10 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reconciler import accounts
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.terms.values import read_bool
 from reconciler.beneath import open_beneath
+from reconciler.model import Spec
 
 Identity = tuple[int, int]
 """Device and inode number: the same folder, whatever it is called."""
@@ -27,6 +29,7 @@ Identity = tuple[int, int]
 Device = Mapping[str, str]
 
 _PROC = Path("/proc")
+_LARGEST = 1 << 20
 _MONITOR = b"[lxc monitor] "
 _PORT = re.compile(r"(tcp|udp):.+:\d+")
 _PAIRED = frozenset({"bridged", "p2p", "routed"})
@@ -58,6 +61,25 @@ class Sight:
             if why := self._why_missing(raw, name, device, pid, mounts):
                 found[name] = why
         return found
+
+    def account(self, raw: Mapping[str, Any], user: Spec) -> Spec | None:
+        """The declared user as the running container's own files have it; None when it is not there.
+
+        What cannot be seen from here is taken to be as it was set up.
+        """
+        pid = self.init_of(raw["name"])
+        passwd, group = (_text(pid, path) if pid is not None else None for path in ("etc/passwd", "etc/group"))
+        if passwd is None or group is None:
+            return user
+        found = next((one for one in accounts.accounts(passwd) if one.name == user.get("name")), None)
+        if found is None:
+            return None
+        seen = {part: getattr(found, part) for part in ("uid", "home", "shell") if part in user}
+        if "groups" in user:
+            gids = accounts.memberships(group, found)
+            names = {one.name for one in accounts.groups(group) if one.gid in gids}
+            seen["groups"] = [name for name in user["groups"] if name in names]
+        return {**user, **seen}
 
     def _why_missing(
         self, raw: Mapping[str, Any], name: str, device: Device, pid: int, mounts: frozenset[str]
@@ -105,6 +127,19 @@ def identity_inside(pid: int, path: str) -> Identity | None:
     finally:
         os.close(handle)
     return found.st_dev, found.st_ino
+
+
+def _text(pid: int, path: str) -> str | None:
+    """A small plain file of the container; None when it cannot be told what it says."""
+    try:
+        handle = open_beneath(_PROC / str(pid) / "root", Path(path), os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with open(handle, "rb") as file:
+        about = os.fstat(handle)
+        if not stat.S_ISREG(about.st_mode) or about.st_size > _LARGEST:
+            return None
+        return file.read(_LARGEST).decode("utf-8", "replace")
 
 
 def _containers_folder(server: int) -> str | None:

@@ -12,7 +12,7 @@ from reconciler.backends.lxd.client import Client, is_missing_project
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import rules_of
 from reconciler.backends.lxd.inside import Sight, look
-from reconciler.backends.lxd.marks import Mark, read_alias_description, read_mark, unfinished
+from reconciler.backends.lxd.marks import APPLIED, Mark, read_alias_description, read_mark, unfinished
 from reconciler.backends.lxd.terms import containers, networks, plain
 from reconciler.backends.lxd.within import Reader, SightWithin, look_within
 from reconciler.diff import diff
@@ -97,7 +97,7 @@ def _list(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
 
 def _containers(place: Place, within: Deadline) -> Iterator[Observed]:
     found = [raw for raw in _list(place, within, "instances") if raw["type"] == "container"]
-    plugged = any(raw["devices"] and containers.is_up(raw) for raw in found)
+    plugged = any((raw["devices"] or _has_account(raw)) and containers.is_up(raw) for raw in found)
     sight: Sight | SightWithin = Sight()
     if plugged:
         sight = look_within(place.client, place.read, found, within) if place.read else look(place.client, within)
@@ -115,6 +115,11 @@ def observed_container(
     mark = read_mark(raw["config"], str(id))
     spec = containers.spec_of(raw, mark.applied if mark else None)
     missing = sight.missing(raw) if containers.is_up(raw) else {}
+    if "user" in spec and isinstance(sight, Sight) and containers.is_up(raw):
+        if (account := sight.account(raw, spec["user"])) is None:
+            del spec["user"]
+        else:
+            spec["user"] = account
     for name in missing:
         spec["devices"][name].pop("type", None)  # it differs from whatever is wanted, and can still be taken away
     base = raw["config"].get("volatile.base_image")
@@ -137,6 +142,10 @@ def observed_container(
         later=mark.later if mark else None,
         rules=rules_of(raw["devices"] or {}, missing),
     )
+
+
+def _has_account(raw: Mapping[str, Any]) -> bool:
+    return '"user":{' in raw["config"].get(APPLIED, "")
 
 
 _REVISED = ("config", "devices", "profiles", "ephemeral", "status")

@@ -75,6 +75,30 @@ def test_an_account_is_set_up_changed_and_taken_back_while_it_runs(lab: Lab) -> 
     assert lab.init_start(name) == began
 
 
+@pytest.mark.parametrize(
+    ("meddling", "field"),
+    [
+        ("sed -i /^ada:/d /etc/passwd /etc/shadow", "user.name"),
+        ("sed -i s,/bin/sh$,/bin/false, /etc/passwd", "user.shell"),
+        ("sed -i s,33:ada,33:, /etc/group", "user.groups"),
+    ],
+)
+def test_an_account_that_somebody_took_away_is_seen_and_set_up_again(lab: Lab, meddling: str, field: str) -> None:
+    name = lab.lxd.name()
+    want = lab.container(name, user={**ADA, "shell": "/bin/sh"}, **ZONE)
+    lab.converge(want)
+    before = lab.client.requests
+    assert lab.plan(want)[0].in_sync
+    reads = lab.client.requests - before
+    lab.inside(name, "sh", "-c", meddling)
+    before = lab.client.requests
+    [step] = lab.plan(want)[0].work
+    assert lab.client.requests - before == reads  # seen without a question more
+    assert field in [change.field for change in step.changes]
+    lab.converge(want)
+    check_home(lab, name)
+
+
 def test_what_is_not_said_is_left_to_the_guest(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name, user={"name": "bob"}))
