@@ -23,6 +23,8 @@ from reconciler.problems import Locked, Problem
 
 _POLL = 0.2  # seconds between two looks at a lock that somebody holds
 _KEPT_RUNS = 1000
+_KEPT_EVENTS = 10_000
+_SWEEP = 500  # events between two looks whether there are too many
 
 
 @contextlib.contextmanager
@@ -157,6 +159,47 @@ class History:
         """The newest runs first."""
         rows = self._base.execute("SELECT * FROM runs ORDER BY at DESC LIMIT ?", (limit,))
         return [Entry(row[0], row[1], row[2], row[3], bool(row[4]), json.loads(row[5])) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._base.close()
+
+
+class Events:
+    """What watches told, oldest first; those beyond ten thousand are forgotten. For one thread.
+
+    Kept apart from the runs, so that no ``apply`` waits for it; and not flushed to the disk one by one: the last of
+    them may be lost with the power, and nothing hangs on them.
+    """
+
+    def __init__(self, state: Path) -> None:
+        path = private_dir(state) / "events.sqlite"
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._base = sqlite3.connect(path, timeout=5, isolation_level=None)
+        self._base.execute("PRAGMA synchronous = OFF")
+        self._base.execute(
+            "CREATE TABLE IF NOT EXISTS events"
+            " (number INTEGER PRIMARY KEY AUTOINCREMENT, at REAL, environment TEXT, event TEXT)"
+        )
+        self._added = 0
+
+    def add(self, at: float, environment: str, event: dict[str, object]) -> None:
+        """Write one down. at: seconds since the epoch."""
+        values = (at, environment, json.dumps(event))
+        self._base.execute("INSERT INTO events (at, environment, event) VALUES (?, ?, ?)", values)
+        self._added += 1
+        if self._added % _SWEEP == 1:
+            self._base.execute(
+                "DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (_KEPT_EVENTS,)
+            )
+
+    def newest(self, limit: int, environment: str | None = None) -> list[dict[str, object]]:
+        """The newest of one environment (None: of all), the oldest of them first."""
+        rows = self._base.execute(
+            "SELECT event FROM events WHERE ?1 IS NULL OR environment = ?1 ORDER BY number DESC LIMIT ?2",
+            (environment, limit),
+        )
+        return [json.loads(row[0]) for row in rows][::-1]
 
     def close(self) -> None:
         """Let go of the file."""

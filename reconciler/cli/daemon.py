@@ -10,7 +10,7 @@ from typing import Any
 from reconciler.cli import DONE, PROBLEM
 from reconciler.cli.naming import resource_id
 from reconciler.cli.screen import show, show_json, show_problems, tell
-from reconciler.paths import runtime_dir
+from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem
 from reconciler.view.text import Line, Span, clean, line, table
 from reconciler.watch.client import Client, find
@@ -18,6 +18,8 @@ from reconciler.watch.client import Client, find
 
 def run(arguments: argparse.Namespace) -> int:
     """Find the one that watches, and ask it."""
+    if arguments.verb == "events" and not arguments.follow:
+        return _kept(arguments)
     client = find(runtime_dir() / "watch", arguments.environment)
     if client is None:
         about = f' environment "{arguments.environment}"' if arguments.environment else ""
@@ -69,27 +71,33 @@ def _tick(status: bool | None) -> Span:
     return ("yes", "good") if status else ("?", "harm") if status is None else ("no", "bad")
 
 
-def _events(client: Client, arguments: argparse.Namespace) -> int:
-    follow = "1" if arguments.follow else "0"
-    for event in client.lines(f"/v1/events?follow={follow}"):
-        if arguments.output == "json":
-            show([line(json.dumps(event))])
-        else:
-            what = f"{event['resource']}: " if event["resource"] else ""
-            style = "bad" if event["type"] == "Warning" else "dim"
-            show(
-                [
-                    line(
-                        (event["at"], "dim"),
-                        " ",
-                        clean(what),
-                        (clean(event["reason"]), style),
-                        ": ",
-                        clean(event["message"]),
-                    )
-                ]
-            )
+def _kept(arguments: argparse.Namespace) -> int:
+    """The newest that were written down, whether anybody watches now or not."""
+    from reconciler.record import Events
+
+    events = Events(private_dir(state_dir()))
+    try:
+        for event in events.newest(arguments.limit, arguments.environment):
+            _show_event(event, arguments.output)
+    finally:
+        events.close()
     return DONE
+
+
+def _events(client: Client, arguments: argparse.Namespace) -> int:
+    for event in client.lines("/v1/events?follow=1"):
+        _show_event(event, arguments.output)
+    return DONE
+
+
+def _show_event(event: Mapping[str, Any], form: str) -> None:
+    if form == "json":
+        show([line(json.dumps(event))])
+        return
+    what = f"{event['resource']}: " if event["resource"] else ""
+    style = "bad" if event["type"] == "Warning" else "dim"
+    words = (clean(what), (clean(event["reason"]), style), ": ", clean(event["message"]))
+    show([line((event["at"], "dim"), " ", *words)])
 
 
 def _wait(client: Client, arguments: argparse.Namespace) -> int:

@@ -22,7 +22,7 @@ from reconciler.watch.journal import Journal
 from reconciler.watch.logs import sink
 from reconciler.watch.notify import Notifier
 from reconciler.watch.places import Opener
-from reconciler.watch.runs import Runs
+from reconciler.watch.runs import Kept, Runs
 from reconciler.watch.serving import Server
 from reconciler.watch.source import FolderSource, Source
 
@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     inbox = Inbox()
     source = _source(arguments, inbox)
     state = private_dir(state_dir())
-    journal = Journal((sink(arguments.log_format, sys.stderr),))
+    journal = Journal((sink(arguments.log_format, sys.stderr), Kept(state)))
     notifier = Notifier(os.environ)
     options = Options(arguments.resync, arguments.parallel, arguments.observe_only, notifier.alive, notifier.most)
     daemon = Daemon(source, _opener(arguments.timeout), state, options, inbox, journal, Runs(state, _reported))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from reconciler.cli.arguments import completed, count, duration, output, timeout
+from reconciler.cli.arguments import completed, count, duration, output, positive, timeout
 
 
 def watch(verb: argparse.ArgumentParser) -> None:
@@ -50,7 +50,9 @@ def status(verb: argparse.ArgumentParser) -> None:
 
 def events(verb: argparse.ArgumentParser) -> None:
     status(verb)
-    verb.add_argument("-f", "--follow", action="store_true", help="go on until the watch ends")
+    verb.add_argument("-f", "--follow", action="store_true", help="of this watch, until it ends")
+    words = "the newest N that were kept, without -f (default: 100)"
+    verb.add_argument("-n", "--limit", type=positive, default=100, metavar="N", help=words)
 
 
 def wait(verb: argparse.ArgumentParser) -> None:

@@ -151,6 +151,7 @@ class Daemon:
         left = {id for id in moved if id in wanted.desired}
         others = self.wanted is None or settings(self.wanted) != settings(wanted)
         if first:
+            self.journal.environment = wanted.environment
             self.status.suspended = self._load_suspended(wanted.environment)
         if others or moved - left or not self._places.fits(wanted):
             self._resync_at = 0.0

@@ -14,8 +14,9 @@ _KEPT = 1000
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """number: counts up; at: seconds since the epoch; warning: something is not as it should be;
-    reason: one word for programs; resource: ``Kind/name``, or empty when it is about the whole."""
+    """number: counts up, from the start of the watch; at: seconds since the epoch;
+    warning: something is not as it should be; reason: one word for programs;
+    resource: ``Kind/name``, or empty when it is about the whole."""
 
     number: int
     at: float
@@ -23,6 +24,7 @@ class Event:
     reason: str
     resource: str
     message: str
+    environment: str = ""
 
     def document(self) -> dict[str, Any]:
         """As JSON shows it."""
@@ -33,23 +35,26 @@ class Event:
             "reason": self.reason,
             "resource": self.resource,
             "message": self.message,
+            "environment": self.environment,
         }
 
 
 class Journal:
     """Written by one thread; any number of others wait for what is new."""
 
-    def __init__(self, sinks: tuple[Callable[[Event], None], ...] = (), first: int = 1) -> None:
+    def __init__(self, sinks: tuple[Callable[[Event], None], ...] = ()) -> None:
+        self.environment = ""
+        """Which one it is about; empty until that is known."""
         self._sinks = sinks
         self._events: deque[Event] = deque(maxlen=_KEPT)
-        self._next = first
+        self._next = 1
         self.newest = 0
         """Counts whatever may be news to somebody."""
         self._news = threading.Condition()
 
     def tell(self, reason: str, message: str, resource: object = "", warning: bool = False) -> None:
         """Something happened."""
-        event = Event(self._next, time.time(), warning, reason, str(resource), message)
+        event = Event(self._next, time.time(), warning, reason, str(resource), message, self.environment)
         with self._news:
             self._next += 1
             self.newest += 1

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.model import Outcome, ResourceId, Result, Run
-from reconciler.record import History
+from reconciler.record import Events, History
+from reconciler.watch.journal import Event
 from reconciler.watch.passes import Island
 
 Report = Callable[[BaseException], None]
@@ -73,3 +74,21 @@ class Runs:
             self.trouble = ""
         except (sqlite3.Error, OSError) as error:
             self.trouble = str(error)
+
+
+class Kept:
+    """A sink that keeps events beyond our own life. The file is opened by the thread that tells the first one."""
+
+    def __init__(self, state: Path) -> None:
+        self._state = state
+        self._events: Events | None = None
+
+    def __call__(self, event: Event) -> None:
+        if event.reason == "Progress":
+            return  # of interest while it happens
+        try:
+            if self._events is None:
+                self._events = Events(self._state)
+            self._events.add(event.at, event.environment, event.document())
+        except (sqlite3.Error, OSError):
+            self._events = None  # tried again with the next one; whoever follows us live misses nothing

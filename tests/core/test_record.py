@@ -12,7 +12,7 @@ import pytest
 
 from reconciler.model import Change, Effect, Outcome, Plan, ResourceId, Result, Run, Step, Verb
 from reconciler.problems import Locked
-from reconciler.record import History, locked
+from reconciler.record import Events, History, is_awaited, locked
 
 HOLD_THE_LOCK = """
 import sys
@@ -75,3 +75,31 @@ def test_history_that_was_lost_starts_again(tmp_path: Path) -> None:
     history = History(tmp_path)
     assert history.runs() == []
     history.close()
+
+
+def test_who_waits_is_seen_to_wait_and_no_longer_once_dead(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLD_THE_LOCK.replace(", 0)", ", 60)"), str(tmp_path)]
+    with locked(tmp_path, "test", 0):
+        assert not is_awaited(tmp_path, "test")
+        waiting = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        while not is_awaited(tmp_path, "test"):
+            assert waiting.poll() is None
+        assert not is_awaited(tmp_path, "other")
+        waiting.kill()
+        finish(waiting)
+        assert not is_awaited(tmp_path, "test")
+
+
+def test_events_are_kept_apart_by_environment_and_the_oldest_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("reconciler.record._KEPT_EVENTS", 600)
+    events = Events(tmp_path)
+    for number in range(1501):
+        events.add(float(number), "odd" if number % 2 else "even", {"number": number})
+    events.close()
+    events = Events(tmp_path)
+    assert [one["number"] for one in events.newest(2, "even")] == [1498, 1500]
+    assert len(events.newest(5000)) == 600 and events.newest(3, "none") == []
+    events.close()
+    assert (tmp_path / "events.sqlite").stat().st_mode & 0o777 == 0o600

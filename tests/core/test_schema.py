@@ -160,7 +160,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         "cpuModel": "max",
         "firmware": "bios",
         "guestAgent": True,
-        "restart": "never",
+        "restart": "on-failure",
         "tpm": False,
     }
     assert dict(schema.defaults("Network")) == lxd | {"type": "bridge"}
