@@ -97,7 +97,9 @@ class GitSource:
         head = known.state.head
         if head is not None and not mirror.follows(new, head):
             summary = f"the history was rewritten: {new[:12]} does not come after {head[:12]}"
-            hint = f"push what comes after it, or accept the new history: {new}; what was accepted last stays"
+            hint = (
+                f"push what comes after it; or, if it is right: reconciler rollback {new}; what was accepted last stays"
+            )
             raise Trouble(Problem(summary, None, mirror.name, hint=hint), reached=True)
         if self.repository.signed:
             applied = known.state.applied
@@ -190,11 +192,16 @@ class GitSource:
         return self._decide(observing=on)
 
     def rollback(self, revision: str) -> State:
-        """Want this earlier commit until ``resume``. Raises UsageError unless it belongs to the accepted history."""
-        head = self.state().head
+        """Want this earlier commit until ``resume``. Raises UsageError unless it belongs to the accepted history.
+
+        The whole id of the commit that the branch points at now is a person's word that it is right: see ``accept``.
+        """
+        state = self.state()
+        if revision == state.seen and revision != state.head:
+            return self.accept(revision)
         with self._asked() as mirror:
             commit = mirror.find(revision)
-            if commit is None or head is None or not mirror.follows(head, commit):
+            if commit is None or state.head is None or not mirror.follows(state.head, commit):
                 hint = "name a commit that the accepted one comes after, by its hexadecimal id"
                 raise UsageError(Problem("not in the accepted history", subject=revision, hint=hint))
             if self.repository.signed:
@@ -213,6 +220,7 @@ class GitSource:
             if self.repository.signed:
                 mirror.verify(iter((commit,)), listed)
             mirror.keep("head", commit)
+            self._decide(pinned=None)
             return self._accepted(commit, listed)
 
     @contextlib.contextmanager

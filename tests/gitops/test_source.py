@@ -91,9 +91,26 @@ def test_rewritten_history_is_not_followed_until_somebody_says_so(origin: Origin
     with pytest.raises(UsageError):
         watched.accept(good)
     with pytest.raises(UsageError):
-        watched.rollback(forced)
-    assert watched.accept(forced).head == forced
+        watched.rollback(forced[:12])
+    by_whole_id = watched.rollback(forced)
+    assert (by_whole_id.head, by_whole_id.pinned) == (forced, None)
     assert watched.fetch().problem is None and names(watched) == ["a", "c"]
+
+
+def test_rewritten_history_has_to_be_signed_as_well(
+    origin: Origin, source: Source, keys: tuple[Path, Path, Path]
+) -> None:
+    origin.sign_with(keys[0])
+    good = origin.commit(lab("a"))
+    watched = source(signers=keys[2])
+    watched.fetch()
+    origin.git("commit", "-q", "--amend", "--allow-empty", "-m", "other")
+    origin.push("--force")
+    forced = watched.fetch().seen
+    assert forced is not None
+    with pytest.raises(UsageError, match="not signed"):
+        watched.rollback(forced)
+    assert watched.state().head == good
 
 
 def test_going_back_by_force_is_rewriting_too(origin: Origin, source: Source) -> None:
