@@ -45,6 +45,14 @@ test-e2e *args: setup
 proofs *args: setup
     pytest -m proof {{ args }}
 
+# manifests from Git, on real servers of this host
+test-gitops *args: setup
+    pytest tests/gitops {{ args }}
+
+# the watch, on real guests
+test-watch *args: setup
+    pytest tests/watch {{ args }}
+
 # killed at random, so many cycles a victim: hours for thousands (FAULT_SEED=… goes the same way again)
 soak cycles="300" *args: setup
     FAULT_CYCLES={{ cycles }} pytest tests/faults -rP {{ args }}
