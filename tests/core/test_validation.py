@@ -156,7 +156,7 @@ LETTER = 'beginning with a letter and not ending with "-"'
         ("StoragePool", "driver: zsf", "expected one of dir", 'did you mean "zfs"?'),
         ("Disk", "format: raw", '5:1: missing "size"', "a size such as"),
         ("Disk", "size: 1GiB\nmount: /data", "mount: needs attachTo beside it", None),
-        ("Disk", "size: 1GiB\nattachTo: Container/a", "attachTo: expected VirtualMachine/name", None),
+        ("Disk", "size: 1GiB\nattachTo: Share/a", "attachTo: expected VirtualMachine/name or Container/name", None),
         ("Volume", "attachTo: [{target: VirtualMachine/a, path: /x}]", "target: expected Container/name", None),
         ("Share", "source: /srv\nmounts: [{target: web, path: /x}]", "VirtualMachine/name or Container/name", None),
         ("Device", "attachTo: Container/a", "5:1: expected exactly one of match or emulate, got none", None),
