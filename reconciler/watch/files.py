@@ -32,10 +32,12 @@ from watchdog.observers import Observer
 from reconciler.watch.settle import Settling
 from reconciler.watch.tree import Signature, folders_to_watch, identity, signature
 
-POLL = 10.0
-"""Seconds between two looks that no event asked for."""
+POLL = 60.0
+"""Seconds between two looks at all files that no event asked for."""
 POLL_ALONE = 1.0
 """The same while the kernel gives us no events."""
+_GLANCE = 5.0
+"""Seconds between two looks whether the watched folders are the same still, and the watching thread alive."""
 _TOLD: list[type[FileSystemEvent]] = [
     FileClosedEvent,
     FileCreatedEvent,
@@ -64,10 +66,11 @@ class Files:
         self._observer: Any = None
         self._read: Signature = frozenset()
         self._next_poll = 0.0
+        self._next_glance = 0.0
 
     def watch(self, paths: Collection[str]) -> None:
         """From now on these files and folders matter; what they look like now is known."""
-        self._paths = tuple(sorted({os.path.abspath(path) for path in paths}))
+        self._paths = _outermost(paths)
         self._read = signature(self._paths)
         self._arm()
 
@@ -75,7 +78,8 @@ class Files:
         """When to call ``changed`` again, on the monotonic clock."""
         with self._lock:
             due = self._settling.due()
-        return self._next_poll if due is None else min(due, self._next_poll)
+        slow = min(self._next_poll, self._next_glance)
+        return slow if due is None else min(due, slow)
 
     def changed(self) -> bool:
         """Whether the files are another set than the one last known, and whole: read them now.
@@ -86,10 +90,13 @@ class Files:
         with self._lock:
             take = self._settling.take(now)
             quiet = self._settling.due() is None
+        if now >= self._next_glance:
+            self._next_glance = now + _GLANCE
+            if self._arm():
+                self._told(None)  # whatever happened meanwhile was told to nobody
         polled = now >= self._next_poll
         if polled:
             self._next_poll = now + (POLL_ALONE if self.degraded else POLL)
-            self._arm()
         if not take and not (polled and quiet):
             return False
         found = signature(self._paths)
@@ -123,8 +130,9 @@ class Files:
                 self._settling.changed(now)
         self._wake()
 
-    def _arm(self) -> None:
-        """Watch what is to be watched; anew when a folder is another one by now, or the watching thread has died."""
+    def _arm(self) -> bool:
+        """Watch what is to be watched; anew when a folder is another one by now, or the watching thread has died.
+        Whether it was anew."""
         wanted = {
             folder: (deep, identity(folder))
             for folder, deep in folders_to_watch(self._paths).items()
@@ -132,7 +140,7 @@ class Files:
         }
         alive = self._observer is not None and self._observer.is_alive()
         if wanted == self._watched and (alive or self.degraded):
-            return
+            return False
         self._stop()
         self._watched = wanted
         observer = Observer()
@@ -146,10 +154,11 @@ class Files:
         except OSError as error:
             self.degraded = f"no file events ({error.strerror}): looking every {POLL_ALONE:g} s"
             self._next_poll = time.monotonic() + POLL_ALONE
-            return
+            return True
         self.degraded = ""
         self._observer = observer
         self._next_poll = time.monotonic() + POLL
+        return True
 
     def _stop(self) -> None:
         observer, self._observer = self._observer, None
@@ -157,6 +166,16 @@ class Files:
             observer.stop()
             if observer.is_alive():
                 observer.join(5)
+
+
+def _outermost(paths: Collection[str]) -> tuple[str, ...]:
+    """Without those that stand below another one: whoever looks at a folder sees them, but for hidden ones."""
+    found: list[str] = []
+    for path in sorted({os.path.abspath(path) for path in paths}, key=lambda path: path.replace(os.sep, "\0")):
+        below = bool(found) and os.path.isdir(found[-1]) and path.startswith(f"{found[-1]}{os.sep}")
+        if not below or f"{os.sep}." in path[len(found[-1]) :]:
+            found.append(path)
+    return tuple(found)
 
 
 class _Handler(FileSystemEventHandler):

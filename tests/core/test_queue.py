@@ -39,13 +39,13 @@ def test_what_comes_while_it_is_at_work_comes_after() -> None:
 
 def test_events_do_not_hurry_what_fails_while_it_is_at_work_and_a_person_does() -> None:
     queue: WorkQueue[str] = WorkQueue()
-    queue.add("a", 0.0)
-    queue.take(0.0)
-    queue.add("a", 0.0)  # its own failing made that event
-    queue.done("a", 0.0, ok=False)
-    assert queue.next_due() == 0.5 and queue.failures("a") == 1
-    queue.hurry("a", 0.1)
-    assert queue.take(0.1) == ["a"] and queue.failures("a") == 0
+    queue.add("a", 1.0)
+    queue.take(1.0)
+    queue.add("a", 1.0)  # its own failing made that event
+    queue.done("a", 1.0, ok=False)
+    assert queue.next_due() == 1.5 and queue.failures("a") == 1
+    queue.hurry("a", 1.1)
+    assert queue.take(1.1) == ["a"] and queue.failures("a") == 0
 
 
 def test_what_went_well_has_a_clean_slate() -> None:
