@@ -40,11 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     server = Server(runtime_dir() / "watch", daemon)
     _obey_signals(daemon)
     notifier.tell("READY=1")
-    whole = daemon.run()
-    notifier.tell("STOPPING=1")
-    server.close()
-    source.close()
-    daemon.runs.close()
+    try:
+        whole = daemon.run()
+    finally:
+        notifier.tell("STOPPING=1")
+        server.close()
+        source.close()
+        daemon.runs.close()
     if not whole:
         sys.stderr.write("cut off what was at work; the next start finishes it\n")
         sys.stderr.flush()

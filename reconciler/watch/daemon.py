@@ -88,7 +88,7 @@ class Daemon:
                 self.turn_once()
             return self.work.finish()
         finally:
-            self._turn.release()
+            self._turn.end()
             if not self.work.busy:
                 self._places.close()
 
@@ -151,6 +151,7 @@ class Daemon:
         left = {id for id in moved if id in wanted.desired}
         others = self.wanted is None or settings(self.wanted) != settings(wanted)
         if first:
+            self._turn.be_the_only_one(wanted.environment)
             self.journal.environment = wanted.environment
             self.status.suspended = self._load_suspended(wanted.environment)
         if others or moved - left or not self._places.fits(wanted):

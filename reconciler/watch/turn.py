@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from pathlib import Path
 
-from reconciler.problems import Locked
+from reconciler.problems import Locked, Problem
 from reconciler.record import is_awaited, locked
 
 _RETRY = 0.2
@@ -21,6 +21,20 @@ class Turn:
         self.again = 0.0
         self._state = state
         self._held: ExitStack | None = None
+        self._alone = ExitStack()
+
+    def be_the_only_one(self, environment: str) -> None:
+        """Raises Locked when another watch of this environment runs. Until we end."""
+        try:
+            self._alone.enter_context(locked(self._state, f"{environment}.watch", 0.0))
+        except Locked as error:
+            who = error.problems[0].summary.partition(": ")[2]
+            problem = Problem(
+                f"it is watched already: {who}",
+                subject=f"Environment/{environment}",
+                hint="end that one first; reconciler status asks it",
+            )
+            raise Locked(problem) from None
 
     def take(self, environment: str, now: float, busy: bool) -> bool:
         """Whether something new may be begun. busy: something is at work, so the lock cannot be given away yet."""
@@ -42,6 +56,11 @@ class Turn:
             return False
         self.holder, self._held = "", stack
         return True
+
+    def end(self) -> None:
+        """Another watch may begin."""
+        self.release()
+        self._alone.close()
 
     def release(self) -> None:
         """Nothing is at work any more."""

@@ -168,3 +168,6 @@ def test_only_looking_changes_nothing(place: Place) -> None:
     with place.watching("--observe-only") as watch:
         watch.until("Suspended", web)
         assert place.client.find("instances", "web") is None
+        said = place.run("watch", str(place.folder), code=1)
+        assert "watched already" in said and f"process {watch.process.pid}" in said
+        assert len(list((place.state / "run" / "watch").glob("*.sock"))) == 1
