@@ -14,7 +14,17 @@ from reconciler.validation.checks import check_each, check_environments
 from reconciler.validation.loading import Loaded, load, load_manifests, load_parts
 from reconciler.validation.together import check_set
 
-__all__ = ["Loaded", "check", "check_each", "check_environments", "check_set", "load", "load_manifests", "load_parts", "validate"]
+__all__ = [
+    "Loaded",
+    "check",
+    "check_each",
+    "check_environments",
+    "check_set",
+    "load",
+    "load_manifests",
+    "load_parts",
+    "validate",
+]
 
 
 def check(documents: Iterable[Document]) -> None:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 from reconciler.model import Desired, Outcome, ResourceId, Result, Step, Verb, World
+from reconciler.planning.following import is_followed
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.queue import WorkQueue
@@ -30,6 +31,8 @@ from reconciler.watch.unattended import Held, Rules, has_ended, is_drift, island
 _GRACE = 20.0
 """Seconds that steps at work get when we are to end."""
 _LOOKS = 16
+FOLLOW = 2.0
+"""Seconds between two looks at what listens in a guest whose ports are followed: nobody tells of that."""
 
 
 class Work:
@@ -74,7 +77,8 @@ class Work:
 
     def in_sync(self) -> bool:
         """Whether everything that is wanted was found as declared when it was last looked at."""
-        if self.wanted is None or self.busy or self.queue.depth:
+        due = self.queue.next_due()
+        if self.wanted is None or self.busy or (due is not None and due <= time.monotonic()):
             return False
         return all(self.board.status(id, "Synced") for id in self.wanted.desired)
 
@@ -177,6 +181,8 @@ class Work:
                 self.meter.drift(healed=1)
             self.runs.proved(step.id)
             self._done(step.id)
+            if self.wanted is not None and (want := self.wanted.desired.get(step.id)) and is_followed(want):
+                self.queue.add([step.id], time.monotonic(), FOLLOW)
         elif why is None:
             self._done(step.id, ok=False)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -101,6 +102,22 @@ def test_half_a_file_and_no_folder_change_nothing(place: Place) -> None:
         place.container("web", config={"user.seen": "yes"})  # the folder that came back is watched still
         watch.until("Applied", web)
         assert place.init("web") == started
+
+
+def test_what_begins_to_listen_is_forwarded_and_goes_again(place: Place) -> None:
+    web = place.container("web")
+    follow = {"listen": "127.0.0.1", "target": web, "port": "auto", "allow": [28970]}
+    document = {"apiVersion": "reconciler/v1", "kind": "PortForward", "metadata": {"name": "dev"}, "spec": follow}
+    place.save("dev.yaml", json.dumps(document))
+    with place.watching() as watch:
+        watch.until("InSync")
+        serve = "busybox httpd -f -p 28970 -h / </dev/null >/dev/null 2>&1 & echo $! >/pid"
+        place.run("exec", "web", "--", "sh", "-c", serve)
+        watch.until("Applied", web, "update")
+        assert place.raw("web")["devices"]["port-dev-28970"]["listen"] == "tcp:127.0.0.1:28970"
+        place.run("exec", "web", "--", "sh", "-c", "kill $(cat /pid)")
+        watch.until("Applied", web, "update")
+        assert not place.raw("web")["devices"]
 
 
 def test_saving_the_same_again_does_nothing(place: Place) -> None:
