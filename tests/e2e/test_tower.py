@@ -117,6 +117,10 @@ def eventually(test: Callable[[], bool]) -> None:
 def test_all_of_it_is_in_the_container(tower: Tower) -> None:
     tower.is_whole()
     assert {outcome["verb"] for outcome in tower.apply().json["outcomes"]} == {"noop"}
+    names = {tuple(line.split()) for line in tower.place.ok("hosts").out.splitlines()}
+    assert ("127.0.0.1", "penguin.termina.linux.test", "penguin.linux.test") in names
+    said = tower.place.run("exec", "--user", "chronos", "termina/penguin", "--", "sh", "-c", "id -un; exit 3")
+    assert (said.code, said.out) == (3, "chronos\n")
 
 
 def test_each_is_shown_as_the_one_thing_that_it_is(tower: Tower) -> None:
@@ -148,6 +152,17 @@ def test_a_key_that_is_pulled_out_is_back(tower: Tower) -> None:
     eventually(lambda: not tower.key())
     tower.apply()
     eventually(lambda: tower.key() == ["crw-rw-rw-"])
+
+
+def test_it_goes_down_in_order_and_comes_up_again(tower: Tower) -> None:
+    """Whoever is in the container is told, and has the time to write something down, before the VM is gone."""
+    last = f"trap 'echo told >{DATA}/last; sync; exit' TERM; while :; do sleep 1 & wait; done"
+    tower.inside(f'rm -f {DATA}/last; (setsid sh -c "{last}") </dev/null >/dev/null 2>&1 &')
+    tower.place.ok("stop", "termina", timeout=300)
+    assert not process.is_alive(tower.vm)
+    tower.apply()
+    assert tower.inside(f"cat {DATA}/last") == "told\n"
+    tower.is_whole()
 
 
 @pytest.mark.proof

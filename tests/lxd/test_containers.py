@@ -122,6 +122,15 @@ def test_a_stopped_container_takes_changes_without_starting(lab: Lab) -> None:
     assert verbs(outcomes) == [Verb.UPDATE] and outcomes[0].step.effect is Effect.LIVE
 
 
+def test_nothing_comes_up_with_the_host_unless_the_container_or_a_profile_of_it_says_so(lab: Lab) -> None:
+    plain, asked, profile = lab.lxd.name(), lab.lxd.name(), lab.lxd.name("p")
+    wanted = lab.desired("Profile", profile, {"config": {"boot.autostart": "true"}})
+    of_it = lab.container(asked, profiles=["default", profile], needs=[wanted.id])
+    lab.converge(wanted, lab.container(plain), of_it)
+    said = {name: lab.raw("instances", name)["expanded_config"]["boot.autostart"] for name in (plain, asked)}
+    assert said == {plain: "false", asked: "true"}
+
+
 def test_going_down_takes_restart_changes_along(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))

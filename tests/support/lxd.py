@@ -211,6 +211,9 @@ class Lab:
         self._delete_all("projects", keep=lambda one: one["name"] in ("default", self.client.address.project))
         self._delete_all("storage-pools", keep=lambda one: one["name"] == "default")
         self._delete_all("images", "aliases", keep=lambda one: one["name"] == BUSYBOX)
+        for image in self.client.get("images", recursion="1").metadata:
+            if not image["aliases"]:
+                self.client.delete(("images", image["fingerprint"]), within)
 
     def _delete_all(self, *path: str, keep: Any = lambda _one: False) -> None:
         for one in self.client.get(*path, recursion="1").metadata:

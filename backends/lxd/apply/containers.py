@@ -47,7 +47,7 @@ def create(task: Task) -> None:
         "name": task.name,
         "type": "container",
         "source": source,
-        "config": terms.config_of(task.spec) | mark_config(mark),
+        "config": _config(task) | mark_config(mark),
         "devices": plugging.devices_to_be(task, {"devices": {}, "expanded_config": {}}, everything=True),
         "ephemeral": bool(task.spec.get("ephemeral", False)),
     }
@@ -63,6 +63,15 @@ def create(task: Task) -> None:
         _resume(task, there.metadata)  # it appeared since we looked: by an earlier try of ours, or by somebody else
         return
     bring_up(task, pending=mark.pending, files=None, now=Power.STOPPED)
+
+
+def _config(task: Task) -> dict[str, str]:
+    """What the spec states; and what must not be left open, unless a profile that it names says it."""
+    config = terms.stated(task.spec, terms.FIELDS)
+    named = task.spec.get("profiles") or () if terms.UNSAID.keys() - config.keys() else ()
+    found = [task.client.find("profiles", name, within=task.deadline) for name in named]
+    said = {key for profile in found if profile is not None for key in profile.metadata["config"]}
+    return {key: value for key, value in terms.UNSAID.items() if key not in said} | config
 
 
 def update(task: Task) -> None:

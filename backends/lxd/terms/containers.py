@@ -104,13 +104,13 @@ def _read_fields(spec: dict[str, Any], config: Mapping[str, str], expanded: Mapp
             put(spec, field.path, field.default)
 
 
-_UNSAID = {"boot.autostart": "false"}
+UNSAID = {"boot.autostart": "false"}
 """What is written where nothing is said: left open, LXD starts at its host's boot whatever ran when that went down."""
 
 
 def config_of(spec: Spec) -> dict[str, str]:
     """The LXD config that the spec states, and what must not be left open."""
-    return _UNSAID | stated(spec, FIELDS)
+    return UNSAID | stated(spec, FIELDS)
 
 
 def stated(spec: Spec, fields: Iterable[Field]) -> dict[str, str]:
