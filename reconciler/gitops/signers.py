@@ -69,8 +69,12 @@ def _keyring(folder: Path, keys: bytes) -> Path:
     fresh = private_dir(folder / "gnupg-new")
     write_private(fresh / "gpg.conf", _GPG_CONF)
     environment = {"PATH": PATH, "GNUPGHOME": str(fresh), "LC_ALL": "C", "HOME": str(fresh)}
-    done = subprocess.run(["gpg", "--import"], input=keys, capture_output=True, env=environment, timeout=60)
-    if done.returncode != 0:
+    command = ["gpg", "--status-fd", "1", "--import"]
+    done = subprocess.run(command, input=keys, capture_output=True, env=environment, timeout=60)
+    # Its exit code also counts that there is no agent, where the path of ours is too long for the name of a socket.
+    if b"IMPORT_OK" not in done.stdout:
         shutil.rmtree(fresh, ignore_errors=True)
-        raise ManifestError(Problem("the keyring cannot be read by gpg", hint="gpg --export KEY… writes one"))
+        said = done.stderr.decode(errors="replace").strip()[-300:]
+        hint = "gpg --export KEY… writes one"
+        raise ManifestError(Problem("the keyring cannot be read by gpg", detail=said or None, hint=hint))
     return fresh.rename(home)
