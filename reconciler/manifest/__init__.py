@@ -9,20 +9,33 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from reconciler.manifest.reading import MAX_BYTES, MAX_PAYLOAD, STDIN, Source, read_file, read_sources
+from reconciler.manifest.reading import (
+    ENVIRONMENT,
+    MAX_BYTES,
+    MAX_PAYLOAD,
+    STDIN,
+    Source,
+    is_manifest,
+    read_again,
+    read_file,
+    read_sources,
+)
 from reconciler.problems import ManifestError, Mark, Problem
 
 __all__ = [
+    "ENVIRONMENT",
     "MAX_BYTES",
     "MAX_PAYLOAD",
     "STDIN",
     "Document",
     "Source",
+    "is_manifest",
     "load",
     "locate",
     "locate_all",
     "parse",
     "parse_source",
+    "read_again",
     "read_payload",
     "read_remotes",
     "read_sources",

@@ -128,6 +128,17 @@ class Reader:
         finally:
             os.close(handle)
 
+    def one_of_folder(self, folder: str, shown: str, name: str) -> None:
+        """One file of it, as if all of it were read. Raises OSError."""
+        handle = os.open(folder, _OPEN_FOLDER)
+        try:
+            if (why := distrust(os.fstat(handle))) is not None:
+                self._problem(folder, *why)
+            else:
+                self._take(shown, name, handle)
+        finally:
+            os.close(handle)
+
     def _take(self, shown: str, name: str, folder: int | None) -> None:
         """Open, check and read one file. Raises OSError."""
         handle = os.open(name, _OPEN, dir_fd=folder)
@@ -159,6 +170,26 @@ def read_sources(paths: Sequence[str], stdin: bytes | None = None) -> tuple[list
     if len(paths) > 1:
         return list(_each_once(reader.sources)), reader.problems
     return reader.sources, reader.problems
+
+
+def read_again(file: str) -> Source | None:
+    """One file of a folder that was read before; None when it is gone. Raises ManifestError."""
+    reader = Reader()
+    folder, name = os.path.split(file)
+    try:
+        reader.one_of_folder(folder or ".", file, name)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ManifestError(Problem(f"{file}: {_words(error)}", hint=_failure(error)[1])) from None
+    if reader.problems:
+        raise ManifestError(reader.problems)
+    return reader.sources[0]
+
+
+def is_manifest(name: str) -> bool:
+    """Whether a folder's file of that name is read."""
+    return not name.startswith(".") and name.lower().endswith(ENDINGS)
 
 
 def read_file(path: str, limit: int) -> bytes:
@@ -198,7 +229,7 @@ def _listing(folder: int) -> tuple[list[str], list[str]]:
                 continue
             if entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and _leads_to_folder(entry)):
                 folders.append(name)
-            elif name.lower().endswith(ENDINGS):
+            elif is_manifest(name):
                 files.append(name)
     return sorted(files), sorted(folders)
 

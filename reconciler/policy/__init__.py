@@ -6,7 +6,8 @@ which is the security boundary, nesting and the like need no leave.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from reconciler.attachments import place
 from reconciler.manifest import Document, locate
@@ -25,7 +26,7 @@ from reconciler.policy.storage import check_device, check_disk, check_share, che
 from reconciler.policy.wishes import Wishes
 from reconciler.problems import Problem
 
-__all__ = ["Policy", "check", "load", "looks_at_host", "path"]
+__all__ = ["AROUND", "Around", "Policy", "check", "load", "looks_at_host", "path"]
 
 Check = Callable[[Wishes], None]
 _BY_KIND: Mapping[str, Check] = {
@@ -44,19 +45,46 @@ _BY_KIND: Mapping[str, Check] = {
 }
 _INSIDE_FREE = frozenset(("Network", "Profile", "StoragePool", "Project", "Volume"))
 """What may do as it likes on a host that is inside of a VM; of a Container only its image is still looked at."""
+AROUND = frozenset(("Host", "Network", "VirtualMachine")) | ATTACHMENTS
+"""What ``Around`` is made of."""
 
 
-def check(desired: Iterable[Desired], policy: Policy, documents: Iterable[Document] = ()) -> list[Problem]:
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the answer about one resource hangs on besides: see ``Wishes``. inside: backends inside of VMs."""
+
+    inside: frozenset[str]
+    bridges: frozenset[str]
+    carried: frozenset[str]
+
+    @classmethod
+    def of(cls, wanted: Collection[Desired]) -> Around:
+        """Of all that is wanted."""
+        return cls(
+            frozenset(f"lxd/{name}" for name in hosts_inside(wanted)),
+            frozenset(want.id.name for want in wanted if want.id.kind == "Network"),
+            frozenset(place("Container", want.id)[1] for want in wanted if want.id.kind in ATTACHMENTS),
+        )
+
+    def allows(self, other: Around) -> bool:
+        """Whether whatever is allowed with the other is allowed with this."""
+        return self.inside == other.inside and self.bridges >= other.bridges and self.carried >= other.carried
+
+
+def check(
+    desired: Iterable[Desired], policy: Policy, documents: Iterable[Document] = (), around: Around | None = None
+) -> list[Problem]:
     """Everything that is wanted and not allowed, each with what the policy file would have to say.
 
     documents: where the desired came from, to point at the field; without them problems point at the resource.
+    around: of all that is wanted, when ``desired`` is a part of it.
     """
     wanted = list(desired)
     found: dict[tuple[str, str], Document] = {
         (document.data["kind"], document.data["metadata"]["name"]): document for document in documents
     }
     problems: list[Problem] = []
-    for wishes in _wishes(wanted, policy):
+    for wishes in _wishes(wanted, policy, around or Around.of(wanted)):
         want = wishes.want
         document = found.get((want.id.kind, want.id.name))
         problems += [_problem(want, document, *one) for one in wishes.refused]
@@ -65,19 +93,17 @@ def check(desired: Iterable[Desired], policy: Policy, documents: Iterable[Docume
 
 def looks_at_host(desired: Iterable[Desired], policy: Policy) -> bool:
     """Whether the answer hangs on files of the host (links, devices), so that it can be another one tomorrow."""
-    return any(wishes.looked for wishes in _wishes(list(desired), policy))
+    wanted = list(desired)
+    return any(wishes.looked for wishes in _wishes(wanted, policy, Around.of(wanted)))
 
 
-def _wishes(wanted: Sequence[Desired], policy: Policy) -> Iterator[Wishes]:
+def _wishes(wanted: Sequence[Desired], policy: Policy, around: Around) -> Iterator[Wishes]:
     """Every resource that has been in front of the policy."""
-    inside = {f"lxd/{name}" for name in hosts_inside(wanted)}
-    bridges = frozenset(want.id.name for want in wanted if want.id.kind == "Network")
-    carried = frozenset(place("Container", want.id)[1] for want in wanted if want.id.kind in ATTACHMENTS)
     for want in wanted:
-        is_inside = want.backend in inside
+        is_inside = want.backend in around.inside
         if want.id.kind not in _BY_KIND or (is_inside and want.id.kind in _INSIDE_FREE):
             continue
-        wishes = Wishes(want, policy, bridges, is_inside, carried)
+        wishes = Wishes(want, policy, around.bridges, is_inside, around.carried)
         _BY_KIND[want.id.kind](wishes)
         yield wishes
 

@@ -51,7 +51,7 @@ def _ranges(given: Sequence[int | str]) -> list[tuple[int, int]]:
 
 
 def _carried(scope: Scope, document: Document, spec: Mapping[str, Any], targets: Sequence[str]) -> Desired:
-    aimed_at = {ResourceId.parse(target) for target in targets} & scope.documents.keys()
+    aimed_at = {id for id in map(ResourceId.parse, targets) if id in scope.documents}
     led_through = {scope.machine_of(scope.documents[id]) for id in aimed_at if id.kind == "Container"}
     guests = sorted(aimed_at | {machine for machine in led_through if machine is not None})
     want = scope.desired(document, spec, guests)

@@ -13,6 +13,8 @@ from reconciler.model import LOCAL_HOST, QEMU, Desired, ResourceId, lxd_backend
 from reconciler.resolution.scope import Scope, digest, hosts_lxd
 
 Reference = tuple[dict[str, Any], ResourceId | None]
+Inline = tuple[str, Mapping[str, Any], Document]
+"""An image that stands in a guest: its type, its source, and the guest."""
 _TYPE_OF = {"Container": "container", "VirtualMachine": "virtual-machine"}
 
 
@@ -38,10 +40,21 @@ def images(scope: Scope) -> list[Desired]:
     found: list[Desired] = []
     for id, document in scope.documents.items():
         if id.kind == "Image":
-            found += _on_hosts(scope, document, id.name, scope.spec(document))
-    for name, (type_, source, document) in scope.inline_images.items():
-        found += _on_hosts(scope, document, name, {"type": type_, "source": source, "deletionPolicy": "delete"})
+            found += declared_image(scope, document)
+    for name, inline in scope.inline_images.items():
+        found += inline_image(scope, name, inline)
     return found
+
+
+def declared_image(scope: Scope, document: Document) -> list[Desired]:
+    """An Image, once for each host that has to have it."""
+    return list(_on_hosts(scope, document, document.data["metadata"]["name"], scope.spec(document)))
+
+
+def inline_image(scope: Scope, name: str, inline: Inline) -> list[Desired]:
+    """The same of one that stands in guests."""
+    type_, source, document = inline
+    return list(_on_hosts(scope, document, name, {"type": type_, "source": source, "deletionPolicy": "delete"}))
 
 
 def host_image(name: str, host: str) -> ResourceId:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.manifest import STDIN, Document, Path, locate
-from reconciler.model import LOCAL_HOST
+from reconciler.model import LOCAL_HOST, ResourceId
 from reconciler.problems import Problem
 from reconciler.validation.findings import field_path, subject_of
 
@@ -127,22 +127,26 @@ def _disk_paths(documents: Sequence[Document]) -> Iterator[Claim]:
     """A disk that is written to belongs to one machine: two writers destroy it, and a reader sees it change."""
     readers: list[Claim] = []
     written = set()
+    for claim, writes in _disks(documents):
+        if writes:
+            written.add(claim[0])
+            yield claim
+        else:
+            readers.append(claim)
+    yield from (claim for claim in readers if claim[0] in written)
+
+
+def _disks(documents: Sequence[Document]) -> Iterator[tuple[Claim, bool]]:
+    """Every path that somebody has as a disk, and whether it is written to."""
     for document, spec in _of_kind(documents, "Disk"):
         if "path" in spec:
             place = _absolute(document, spec["path"])
-            written.add(place)
-            yield place, document, ("spec", "path"), place
+            yield (place, document, ("spec", "path"), place), True
     for document, spec in _of_kind(documents, "VirtualMachine"):
         for index, disk in enumerate(spec.get("disks", ())):
             if "path" in disk:
                 place = _absolute(document, disk["path"])
-                claim: Claim = (place, document, ("spec", "disks", index, "path"), place)
-                if disk.get("readOnly"):
-                    readers.append(claim)
-                else:
-                    written.add(place)
-                    yield claim
-    yield from (claim for claim in readers if claim[0] in written)
+                yield (place, document, ("spec", "disks", index, "path"), place), not disk.get("readOnly")
 
 
 def _absolute(document: Document, path: str) -> str:
@@ -205,6 +209,18 @@ def _sockets(listen: str) -> Iterator[tuple[str, int]]:
                 yield address, port
     except ValueError:
         return
+
+
+def claims(document: Document) -> set[Any]:
+    """What of this document could clash with another one, but for its own name: compared less exactly than
+    ``check_set`` does, never more. One of them is its former name, as a ResourceId."""
+    data, alone = document.data, [document]
+    found: set[Any] = {claim[0][1] for claim in _subnets(alone)} | {claim[0] for claim in _macs(alone)}
+    found |= {claim[0] for claim, _ in _disks(alone)}
+    key = (data["kind"], data["metadata"]["name"])
+    found |= {(protocol, port) for _, protocol, _, port, _, _ in _ports({key: document})}
+    former = data["metadata"].get("renamedFrom")
+    return found if former is None else {*found, ResourceId(data["kind"], former)}
 
 
 def _machine(named: Named, guest: Document) -> str:

@@ -1,0 +1,254 @@
+"""again: whatever is saved, what is prepared of it alone is what preparing everything comes to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from reconciler.again import Prepared, alike
+from reconciler.preparation import Wanted, prepare_watched
+from reconciler.problems import ManifestError
+
+FILES = ["a.yaml", "b.yaml", "c.yaml", "in/a.yaml", "in/er/a.yaml", "z.yml"]
+MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
+CONTAINERS, MACHINES = ["c0", "c1", "c2"], ["v0", "v1"]
+GUESTS = [*(f"Container/{name}" for name in CONTAINERS), *(f"VirtualMachine/{name}" for name in MACHINES)]
+one_of = st.sampled_from
+few = {"min_size": 1, "max_size": 2}
+
+
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Any of these fields, or none."""
+    return st.fixed_dictionaries({}, optional=fields)
+
+
+def having(required: dict[str, Any], **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    made = {key: one if isinstance(one, st.SearchStrategy) else st.just(one) for key, one in required.items()}
+    return st.fixed_dictionaries(made, optional=fields)
+
+
+PRINT = "ab" * 32
+PINNED = {"server": "https://example.org", "fingerprint": PRINT}
+IMAGE_SOURCES = one_of([{"build": {"recipe": "busybox"}}, PINNED])
+PROXY = {"type": "proxy", "connect": "tcp:127.0.0.1:80"}
+SPECS: dict[str, tuple[list[str], st.SearchStrategy[dict[str, Any]]]] = {
+    "Container": (
+        CONTAINERS,
+        having(
+            {"image": one_of(["i0", "i1", f"images:{PRINT}"]) | having({"source": IMAGE_SOURCES})},
+            host=one_of(["local", "h0", "v0"]),
+            profiles=st.just(["p0"]),
+            memory=one_of(["64MiB", "1GiB"]),
+            files=one_of([[{"path": "/x", "content": "text"}], [{"path": "/x", "source": "payload.txt"}]]),
+            devices=one_of(
+                [
+                    {"web": {**PROXY, "listen": "tcp:127.0.0.1:8080"}},
+                    {"eth0": {"type": "nic", "network": "n0"}},
+                    {"data": {"type": "disk", "pool": "q0", "source": "o0", "path": "/data"}},
+                ]
+            ),
+        ),
+    ),
+    "VirtualMachine": (
+        MACHINES,
+        some(
+            lxd=st.just(True),
+            nics=st.lists(one_of([{"name": "n", "mac": mac} for mac in MACS] + [{"name": "n"}]), max_size=1),
+            disks=st.lists(
+                one_of([{"name": "r", "image": "i2"}, {"name": "p", "path": "./d.img", "format": "raw"}]),
+                max_size=2,
+                unique_by=str,
+            ),
+        ),
+    ),
+    "Image": (["i0", "i1"], having({"type": "container", "source": IMAGE_SOURCES})),
+    "Network": (["n0"], some(ipv4=one_of([{"address": "10.9.8.1/24"}, {"address": "auto"}]))),
+    "Profile": (["p0"], some(config=st.just({"user.x": "1"}))),
+    "StoragePool": (["q0"], having({"driver": "dir"})),
+    "Project": (["j0"], some()),
+    "Host": (["h0"], having({"lxd": one_of([{"virtualMachine": "v0"}, {"virtualMachine": "v1"}])})),
+    "Share": (
+        ["s0"],
+        having(
+            {
+                "source": "./in",
+                "mounts": st.lists(having({"target": one_of(GUESTS), "path": one_of(["/m", "/n"])}), **few),
+            },
+            readOnly=st.just(True),
+        ),
+    ),
+    "PortForward": (
+        ["f0", "f1"],
+        having(
+            {
+                "target": one_of(GUESTS),
+                "listen": one_of(["127.0.0.1:8080", "127.0.0.1:8081"]),
+                "port": one_of([80, 81]),
+            }
+        ),
+    ),
+    "Disk": (
+        ["k0", "k1"],
+        having({"size": "1GiB"}, attachTo=one_of(GUESTS), mount=one_of(["/m", "/k"])),
+    ),
+    "Volume": (
+        ["o0"],
+        having(
+            {"pool": "q0"},
+            attachTo=st.lists(
+                having({"target": one_of(GUESTS[: len(CONTAINERS)]), "path": one_of(["/m", "/o"])}), **few
+            ),
+        ),
+    ),
+}
+BASE = {
+    "i0.yaml": [("Image", "i0", {"type": "container", "source": {"build": {"recipe": "busybox"}}})],
+    "i1.yaml": [("Image", "i1", {"type": "container", "source": PINNED})],
+    "i2.yaml": [("Image", "i2", {"type": "virtual-machine", "source": {"file": "./i.img", "format": "raw"}})],
+    "v0.yaml": [("VirtualMachine", "v0", {"lxd": True, "nics": [{"name": "n"}]})],
+    "c0.yaml": [("Container", "c0", {"image": "i0", "host": "v0"})],
+    "c1.yaml": [("Container", "c1", {"image": "i0"})],
+    "q0.yaml": [("StoragePool", "q0", {"driver": "dir"})],
+    "n0.yaml": [("Network", "n0", {}), ("Profile", "p0", {})],
+    "v1.yaml": [("VirtualMachine", "v1", {"nics": [{"name": "n"}]}), ("Host", "h0", {"lxd": {"virtualMachine": "v0"}})],
+}
+Declared = tuple[str, str, dict[str, Any]]
+
+
+@st.composite
+def declared(draw: st.DrawFn) -> Declared:
+    kind = draw(one_of([*SPECS, "Container", "Container", "Share", "PortForward", "VirtualMachine"]))
+    names, specs = SPECS[kind]
+    return kind, draw(one_of(names)), draw(specs)
+
+
+def text(documents: list[Declared], comment: int = 0) -> str:
+    made = [
+        {"apiVersion": "reconciler/v1", "kind": kind, "metadata": {"name": name, "labels": {"l": "m"}}, "spec": spec}
+        for kind, name, spec in documents
+    ]
+    return "# \n" * comment + "---\n".join(json.dumps(one) + "\n" for one in made)
+
+
+class Folder:
+    """Manifests, and what is known of them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        (path / "in" / "er").mkdir(parents=True)
+        (path / "i.img").write_text("image")
+        (path / "payload.txt").write_text("payload")
+        for name, documents in BASE.items():
+            self.put(name, documents)
+        self.prepared = Prepared([str(path)])
+        self.wanted = self.prepared.whole()
+
+    def put(self, name: str, documents: list[Declared], comment: int = 0) -> None:
+        (self.path / name).write_text(text(documents, comment))
+
+    def again(self, *names: str) -> bool:
+        """Whether it was prepared without all of it; then it is equal to all of it."""
+        expected: Wanted | None
+        try:
+            expected = prepare_watched([str(self.path)])
+        except ManifestError:
+            expected = None
+        change = self.prepared.again([str(self.path / name) for name in names])
+        if change is None:
+            return self._from_scratch(expected)
+        assert expected is not None, "all of it is not right"
+        assert dict(change.wanted.desired) == dict(expected.desired)
+        assert expected.files - {str(self.path / "in" / "payload.txt")} <= change.wanted.files
+        before, after = self.wanted.desired, change.wanted.desired
+        moved = {id for id in before.keys() | after.keys() if not alike(before.get(id), after.get(id))}
+        assert change.moved == moved
+        self.wanted = change.wanted
+        return True
+
+    def _from_scratch(self, expected: Wanted | None) -> bool:
+        if expected is None:
+            with pytest.raises(ManifestError):
+                self.prepared.whole()
+        else:
+            self.wanted = self.prepared.whole()
+            assert self.wanted.desired == expected.desired
+            assert self.wanted.files >= {str(self.path / name) for name in BASE if (self.path / name).exists()}
+        return False
+
+
+@contextmanager
+def folder() -> Iterator[Folder]:
+    path = Path(tempfile.mkdtemp(prefix="again"))
+    try:
+        yield Folder(path)
+    finally:
+        shutil.rmtree(path)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data(), st.integers(1, 8))
+def test_again_comes_to_what_all_of_it_comes_to(data: st.DataObject, rounds: int) -> None:
+    with folder() as here:
+        for number in range(rounds):
+            touched = data.draw(st.lists(one_of([*FILES, *BASE, "payload.txt", "notes.txt"]), unique=True, **few))
+            before = {name: (here.path / name).read_text() for name in touched if (here.path / name).exists()}
+            for name in touched:
+                saved(data, here, name, number)
+            if not here.again(*touched):  # most of what is drawn is wrong: back to what was right, and on
+                for name in touched:
+                    (here.path / name).write_text(before[name]) if name in before else (here.path / name).unlink(True)
+                here.wanted = here.prepared.whole()
+
+
+def saved(data: st.DataObject, here: Folder, name: str, number: int) -> None:
+    place = here.path / name
+    if name.endswith(".txt"):
+        place.write_text(f"{number}")
+    elif data.draw(one_of(["put", "put", "put", "gone"])) == "gone":
+        place.unlink(missing_ok=True)
+    elif name in BASE:
+        kind, called, _ = BASE[name][0]
+        here.put(name, [(kind, called, data.draw(SPECS[kind][1])), *BASE[name][1:]], data.draw(st.integers(0, 2)))
+    else:
+        here.put(name, data.draw(st.lists(declared(), max_size=2, min_size=1)), data.draw(st.integers(0, 2)))
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_what_is_plainly_of_single_resources_is_not_prepared_with_all_others(count: int) -> None:
+    with folder() as here:
+        others = {"more.yaml": [("Container", f"more{number}", {"image": "i0"}) for number in range(count)]}
+        edits: dict[str, list[Declared]] = {
+            "c1.yaml": [("Container", "c1", {"image": "i0", "memory": "64MiB"})],
+            "in/new.yaml": [("PortForward", "f0", {"target": "Container/c1", "listen": "127.0.0.1:1", "port": 80})],
+            "v1.yaml": [*BASE["v1.yaml"], ("Disk", "k0", {"size": "1GiB", "attachTo": "VirtualMachine/v1"})],
+            **others,
+        }
+        (here.path / "in" / "there.yaml").write_text(text([("Project", "j0", {})]))
+        here.wanted = here.prepared.whole()
+        for name, documents in edits.items():
+            here.put(name, documents)
+            assert here.again(name) == bool(documents), name
+
+
+def test_what_matters_to_everything_is_prepared_as_a_whole() -> None:
+    with folder() as here:
+        (here.path / "environment.yaml").write_text("")
+        assert not here.prepared.again([str(here.path / "environment.yaml")])
+        (here.path / "environment.yaml").unlink()
+        here.prepared.whole()
+        assert here.prepared.again([str(here.path / "i.img")]) is None, "what an image is made of"
+        here.prepared.whole()
+        (here.path / "fresh").mkdir()
+        (here.path / "fresh" / "a.yaml").write_text(text([("Project", "j1", {})]))
+        assert here.prepared.again([str(here.path / "fresh" / "a.yaml")]) is None, "a folder that was not read yet"
+        here.prepared.whole()
+        assert here.prepared.again([str(here.path / "notes.txt")]) is not None, "nobody's file"
