@@ -29,7 +29,7 @@ def test_the_named_process_then_the_login_then_the_session(tmp_path: Path, monke
         assert find(None, tmp_path).pid == 1
 
 
-@pytest.mark.parametrize("leader", [0, os.getpid()])
+@pytest.mark.parametrize("leader", [0, os.getpid()], ids=["none", "ours"])
 def test_a_session_that_is_only_ours_is_none(leader: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_SESSION_ID", "")
     monkeypatch.setattr(os, "getsid", lambda _pid: leader)
