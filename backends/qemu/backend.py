@@ -52,7 +52,7 @@ class QemuBackend:
                 os.eventfd_write(self._nudge, 1)
 
     def watch(self, wake: Wake, stop: Stop) -> None:
-        """Tell when a QEMU has ended, and when the record of a VM is another one."""
+        """Tell when a QEMU has ended or something happened to it, and when the record of a VM is another one."""
         from reconciler.backends.qemu.watching import Watcher
 
         self._nudge = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)

@@ -2,8 +2,8 @@
 
     <state>/vms/<name>/      record.json · alive · serial.log · qemu.log · seed.iso · firmware.vars
                              swtpm.alive · swtpm.log · forwarder.alive · forwarder.log · boot/ · disks/ · sticks/ · tpm/
-    <runtime>/vms/<name>/    qmp.sock (ours) · people.sock (QMP for people) · serial.sock · agent.sock
-                             forwarder.sock
+    <runtime>/vms/<name>/    qmp.sock (ours) · people.sock (QMP for people) · events.sock (for a watch)
+                             serial.sock · agent.sock · forwarder.sock
 
 Folders are 0700, files 0600. Whoever changes anything in it holds the flock on the folder itself (``locked``).
 """
@@ -105,6 +105,11 @@ class Folder:
     def people(self) -> Path:
         """The monitor for people and other programs: a QMP socket serves one client at a time."""
         return self.sockets / "people.sock"
+
+    @property
+    def events(self) -> Path:
+        """The monitor on which QEMU tells what happens to it: for the watch of its environment."""
+        return self.sockets / "events.sock"
 
     @property
     def serial(self) -> Path:

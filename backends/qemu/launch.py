@@ -115,7 +115,8 @@ def _birth_handles(launch: Launch, record: Record) -> Iterator[Handles]:
             return stack.enter_context(opened(path, flags, record.id))
 
         handles = {
-            name: stack.enter_context(listen(getattr(folder, name))).fileno() for name in ("qmp", "people", "serial")
+            name: stack.enter_context(listen(getattr(folder, name))).fileno()
+            for name in ("qmp", "people", "events", "serial")
         }
         handles["serial_log"] = handle_of(folder.serial_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         uefi = launch.spec.get("firmware") == "uefi"

@@ -68,6 +68,7 @@ class Handles:
 
     qmp: int
     people: int
+    events: int
     serial: int
     serial_log: int
     kernel: int | None = None
@@ -204,7 +205,7 @@ SHUTDOWN = "qemu_system_shutdown_request"
 
 
 def _monitors(handles: Handles) -> Iterator[str]:
-    for name, handle in (("ours", handles.qmp), ("people", handles.people)):
+    for name, handle in (("ours", handles.qmp), ("people", handles.people), ("events", handles.events)):
         yield from ("-chardev", f"socket,id={name},fd={handle},server=on,wait=off")
         yield from ("-mon", f"chardev={name},mode=control")
     yield from ("-trace", f"enable={SHUTDOWN}")  # QEMU's own log then says why it ended, whoever listens or not

@@ -63,7 +63,7 @@ def test_it_holds_no_file_that_it_could_have_opened_by_itself(lab: Lab) -> None:
 def test_sockets_and_records_are_ours_alone(lab: Lab) -> None:
     lab.converge(lab.idle(guestAgent=True, disks={"own": DISK}))
     sockets = {path.name: stat.S_IMODE(path.stat().st_mode) for path in lab.folder().sockets.iterdir()}
-    assert sockets == dict.fromkeys(("qmp.sock", "people.sock", "serial.sock", "agent.sock"), 0o600)
+    assert sockets == dict.fromkeys(("qmp.sock", "people.sock", "events.sock", "serial.sock", "agent.sock"), 0o600)
     files = [path for path in lab.folder().path.rglob("*") if path.is_file()]
     assert {stat.S_IMODE(path.stat().st_mode) for path in files} == {0o600}
 

@@ -22,6 +22,7 @@ from reconciler.backends.lxd import daemon
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.qemu.client import Monitor
 from tests.support.qemu import IDLE_SAYS, idle_disk, remains
 
 COMMAND = [sys.executable, "-m", "reconciler.cli"]
@@ -144,11 +145,19 @@ class Place:
 
     def run(self, *words: str, code: int = 0) -> str:
         """Another command of a person; what it says."""
-        done = subprocess.run(
-            [*COMMAND, *words], env=self.environment, capture_output=True, text=True, timeout=PATIENCE
-        )
+        done = self._run(words)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
+
+    def out(self, *words: str) -> str:
+        """Another command of a script; its result."""
+        done = self._run(words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def _run(self, words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, *words]
+        return subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=PATIENCE)
 
     def status(self) -> dict[str, Any]:
         """What ``reconciler status`` says."""
@@ -189,6 +198,11 @@ class Place:
     def qemu(self, name: str) -> int:
         """The pid of the VM's QEMU."""
         return int(json.loads((self.state / "vms" / name / "record.json").read_text())["process"]["pid"])
+
+    def ask(self, name: str, command: str, **arguments: Any) -> Any:
+        """Somebody else uses the VM's monitor for people."""
+        with Monitor(self.state / "run" / "vms" / name / "people.sock", "people") as monitor:
+            return monitor.execute(command, arguments)
 
     def set_config(self, name: str, **config: str) -> None:
         """Somebody else changes the container by hand."""

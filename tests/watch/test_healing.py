@@ -64,6 +64,30 @@ def test_a_machine_that_is_killed_is_back_and_what_others_stop_too(place: Place)
         watch.until("Ready", vm)
 
 
+def test_what_others_do_to_a_machine_that_runs_is_undone_at_once(place: Place) -> None:
+    vm = place.machine("vm")
+    spec = {"emulate": {"driver": "usb-tablet"}, "attachTo": vm}
+    document = {"apiVersion": "reconciler/v1", "kind": "Device", "metadata": {"name": "tablet"}, "spec": spec}
+    place.save("tablet.yaml", json.dumps(document))
+    with place.watching("--resync", "1h") as watch:
+        watch.until("InSync")
+        qemu = place.qemu("vm")
+        place.ask("vm", "stop")
+        watch.until("Applied", vm)
+        watch.until("Ready", vm)
+        assert place.ask("vm", "query-status")["status"] == "running"
+        place.ask("vm", "device_del", id="device-tablet")
+        watch.until("Applied", vm)
+        watch.until("Ready", vm)
+        assert "device-tablet" in {one["name"] for one in place.ask("vm", "qom-list", path="/machine/peripheral")}
+        place.machine("vm", driftPolicy="report")
+        watch.until("Ready", vm)
+        place.ask("vm", "stop")
+        watch.until("DriftReported", vm, "power")
+        assert place.ask("vm", "query-status")["status"] == "paused"
+        assert place.qemu("vm") == qemu
+
+
 def test_a_guest_that_ends_again_and_again_is_called_so(place: Place) -> None:
     web = place.container("web")
     with place.watching() as watch:
