@@ -19,7 +19,7 @@ STREAMS = {"e2e": "lxd", "lxd": "lxd", "watch": "lxd", "faults": "lxd", "qemu": 
 """Which folder's tests come one after the other in which stream. Those not named go by file, wherever there is room."""
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The long streams come first, so that both workers are busy to the end."""
     order = list(dict.fromkeys(STREAMS.values()))
