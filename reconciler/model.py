@@ -141,13 +141,15 @@ class Rule:
 class Condition:
     """One fact about a resource that a person may wait for: ``Ready``, ``GuestAgent``, ``Tcp`` …
 
-    status None: not known (for instance because the guest is not running).
+    status None: not known (for instance because the guest is not running);
+    since: when it came to be so, in seconds since the epoch, where somebody watched; None elsewhere.
     """
 
     type: str
     status: bool | None
     reason: str
     message: str = ""
+    since: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

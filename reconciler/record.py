@@ -113,14 +113,30 @@ def _command() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the history. at: seconds since the epoch."""
+    """One line of the history. at: seconds since the epoch; converged None: no look has proved it yet."""
 
     id: str
     at: float
     environment: str
     trigger: str
-    converged: bool
+    converged: bool | None
     outcomes: Sequence[dict[str, object]]
+
+
+def rows_of(run: Run) -> list[dict[str, object]]:
+    """What was done, as it is kept. Values of fields are not: they may be secrets."""
+    return [
+        {
+            "id": str(outcome.step.id),
+            "verb": outcome.step.verb.value,
+            "result": outcome.result.value,
+            "elapsed": round(outcome.elapsed, 3),
+            "fields": [change.field for change in outcome.step.changes],
+            **({"problem": outcome.problem.summary} if outcome.problem else {}),
+        }
+        for outcome in run.outcomes
+        if outcome.result.value != "unchanged"
+    ]
 
 
 class History:
@@ -136,20 +152,9 @@ class History:
         )
 
     def add(self, run: Run) -> None:
-        """Write one run down. Values of fields are not kept: they may be secrets."""
-        rows = [
-            {
-                "id": str(outcome.step.id),
-                "verb": outcome.step.verb.value,
-                "result": outcome.result.value,
-                "elapsed": round(outcome.elapsed, 3),
-                "fields": [change.field for change in outcome.step.changes],
-                **({"problem": outcome.problem.summary} if outcome.problem else {}),
-            }
-            for outcome in run.outcomes
-            if outcome.result.value != "unchanged"
-        ]
-        values = (run.id, time.time(), run.plan.environment, run.trigger, int(run.converged), json.dumps(rows))
+        """Write one run down."""
+        rows = json.dumps(rows_of(run))
+        values = (run.id, time.time(), run.plan.environment, run.trigger, int(run.converged), rows)
         self._base.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", values)
         self._base.execute(
             "DELETE FROM runs WHERE id NOT IN (SELECT id FROM runs ORDER BY at DESC LIMIT ?)", (_KEPT_RUNS,)

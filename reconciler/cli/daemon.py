@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from reconciler.cli import DONE, PROBLEM
-from reconciler.cli.naming import resource_id
+from reconciler.cli.naming import among
 from reconciler.cli.screen import show, show_json, show_problems, tell
+from reconciler.model import ResourceId
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem
 from reconciler.view.text import Line, Span, clean, line, table
@@ -100,8 +101,14 @@ def _show_event(event: Mapping[str, Any], form: str) -> None:
     show([line((event["at"], "dim"), " ", *words)])
 
 
+def _target(client: Client, word: str) -> ResourceId:
+    """As everywhere: ``Kind/name``, ``vm/container``, a guest's name; of what the watch has declared."""
+    told = client.get("/v1/status")["resources"]
+    return among(word, {ResourceId.parse(one["id"]): one["homes"] for one in told})
+
+
 def _wait(client: Client, arguments: argparse.Namespace) -> int:
-    id, type = resource_id(arguments.target), arguments.condition
+    id, type = _target(client, arguments.target), arguments.condition
     found = client.get(
         f"/v1/wait?resource={id}&for={type}&timeout={arguments.timeout}", timeout=arguments.timeout + 15.0
     )
@@ -113,7 +120,7 @@ def _wait(client: Client, arguments: argparse.Namespace) -> int:
 
 
 def _reconcile(client: Client, arguments: argparse.Namespace) -> int:
-    target = str(resource_id(arguments.target)) if arguments.target else None
+    target = str(_target(client, arguments.target)) if arguments.target else None
     client.post("/v1/reconcile", {"resource": target})
     tell([line(f"Looks at {target or 'everything'} now.")])
     return DONE

@@ -6,9 +6,9 @@ import argparse
 import sys
 import time
 
-from reconciler.cli import DONE
+from reconciler.cli import DONE, watched
 from reconciler.cli.lookup import find, look, probe
-from reconciler.cli.screen import show, show_json
+from reconciler.cli.screen import show, show_json, tell
 from reconciler.model import ResourceId
 from reconciler.paths import state_dir
 from reconciler.record import History
@@ -23,11 +23,14 @@ def run(arguments: argparse.Namespace) -> int:
     """Show it."""
     with look(arguments) as seen:
         one = find(seen, arguments.target, arguments.environment)
-        conditions = probe(seen, [one])[one.backend, one.id]
+        watches = watched.ask(one.environment)
+        known = watched.known(watches, seen.resources, probe(seen, [one]))
+    conditions = known.conditions[one.backend, one.id]
     if arguments.output == "table":
         show(description(one, conditions, _lately(one.id)))
+        tell(watched.lines(watches))
         return DONE
-    document = resource_document(one, conditions)
+    document = resource_document(one, conditions, known.looked.get((one.backend, one.id)))
     if arguments.output == "json":
         show_json(document)
     else:

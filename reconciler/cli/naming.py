@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from reconciler.model import GUESTS, Observed, ResourceId
 from reconciler.problems import Problem, UsageError
@@ -32,6 +32,26 @@ def is_named(one: Observed, word: str) -> bool:
     if "/" in word:
         return one.id == resource_id(word)
     return one.id.kind in GUESTS and one.id.name == word
+
+
+def among(word: str, declared: Mapping[ResourceId, Collection[str]]) -> ResourceId:
+    """Which resource the word means, of those that are declared (each with its ``homes``), or a UsageError with a way
+    out. What it says in full is what it means, declared or not.
+    """
+    if (parts := address(word)) is not None:
+        id = ResourceId("Container", parts[1])
+        matching = [id] if parts[0] in declared.get(id, ()) else []
+    elif "/" in word:
+        return resource_id(word)
+    else:
+        matching = [id for id in declared if id.kind in GUESTS and id.name == word]
+    if len(matching) == 1:
+        return matching[0]
+    if matching:
+        raise UsageError(Problem("several are called so", subject=word, hint=f"say {' or '.join(map(str, matching))}"))
+    known = [*map(str, declared), *(id.name for id in declared if id.kind in GUESTS)]
+    known += [f"{home}/{id.name}" for id, homes in declared.items() for home in homes]
+    raise UsageError(Problem("no such resource is declared", subject=word, hint=suggestion(word, known)))
 
 
 def resource_id(text: str) -> ResourceId:

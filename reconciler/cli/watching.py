@@ -56,7 +56,7 @@ def events(verb: argparse.ArgumentParser) -> None:
 
 
 def wait(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("target", metavar="KIND/NAME", help="the resource")
+    verb.add_argument("target", metavar="NAME", help="a resource: Kind/name, vm/container, or a guest's name")
     words = "the condition that it is to have (default: Ready)"
     verb.add_argument("--for", dest="condition", default="Ready", metavar="CONDITION", help=words)
     verb.add_argument("--timeout", type=duration, default=60.0, metavar="TIME", help="patience (default: 60s)")
@@ -64,7 +64,8 @@ def wait(verb: argparse.ArgumentParser) -> None:
 
 
 def reconcile(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("target", nargs="?", metavar="KIND/NAME", help="only this one (default: read and look at all)")
+    words = "only this one: Kind/name, vm/container, or a guest's name (default: read and look at all)"
+    verb.add_argument("target", nargs="?", metavar="NAME", help=words)
     verb.add_argument("--now", action="store_true", help="without waiting for any pause (always so)")
     watched(verb)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from reconciler.model import Change, Condition, Observed, Outcome, Plan, Run, Step
@@ -11,6 +12,10 @@ from reconciler.view.fields import masked
 Document = dict[str, Any]
 RESTART_PENDING = "RestartPending"
 """The condition of a guest for which something waits: true, and no reason to worry."""
+SYNCED, HELD = "Synced", "Held"
+"""What a watch says: whether it is as declared; whether something keeps it from being made so."""
+_APART = (RESTART_PENDING, SYNCED, HELD)
+"""What says nothing of how well a resource does its work."""
 
 
 def plan_document(plan: Plan) -> Document:
@@ -91,9 +96,10 @@ def problem_document(problem: Problem) -> Document:
     return document
 
 
-def resource_document(seen: Observed, conditions: tuple[Condition, ...] = ()) -> Document:
-    """One line of ``get -o json``. ready None: it has no readiness, or nobody knows."""
-    return {
+def resource_document(seen: Observed, conditions: tuple[Condition, ...] = (), looked: str | None = None) -> Document:
+    """One line of ``get -o json``. ready None: it has no readiness, or nobody knows;
+    looked: when a watch looked at it last, where one runs."""
+    document: Document = {
         "id": str(seen.id),
         "host": host_of(seen),
         "power": seen.power.value if seen.power else None,
@@ -103,16 +109,23 @@ def resource_document(seen: Observed, conditions: tuple[Condition, ...] = ()) ->
         "spec": masked((), seen.spec),
         "conditions": [condition_document(condition) for condition in conditions],
     }
+    return document if looked is None else {**document, "lookedAt": looked}
 
 
 def condition_document(condition: Condition) -> Document:
     """One fact, true, false or not known (null)."""
-    return {
+    document: Document = {
         "type": condition.type,
         "status": condition.status,
         "reason": condition.reason,
         "message": condition.message,
     }
+    return document if condition.since is None else {**document, "since": moment(condition.since)}
+
+
+def moment(at: float) -> str:
+    """UTC, as in RFC 3339."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
 
 
 def host_of(seen: Observed) -> str:
@@ -122,8 +135,8 @@ def host_of(seen: Observed) -> str:
 
 def is_ready(conditions: tuple[Condition, ...]) -> bool | None:
     """What the conditions say together: one false is false, one unknown is unknown. That something waits for a
-    restart says nothing about it."""
-    states = [condition.status for condition in conditions if condition.type != RESTART_PENDING]
+    restart, or is not as declared, says nothing about it."""
+    states = [condition.status for condition in conditions if condition.type not in _APART]
     if not states:
         return None
     if False in states:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from reconciler.model import Condition, Observed, Power, ResourceId
-from reconciler.view.documents import RESTART_PENDING, host_of, is_ready
+from reconciler.view.documents import HELD, RESTART_PENDING, SYNCED, host_of, is_ready
 from reconciler.view.fields import leaves, shown
 from reconciler.view.text import Line, Span, clean, columns, line, table
 
@@ -15,8 +16,10 @@ _POWER_STYLES = {Power.RUNNING: "good", Power.STOPPED: "dim", Power.PAUSED: "war
 
 
 def resource_table(resources: Sequence[Observed], conditions: Conditions, wide: bool) -> list[Line]:
-    """One row a resource, sorted by kind and name."""
-    head = ["RESOURCE", "HOST", "POWER", "READY", "OWNED", *(["ENVIRONMENT", "DETAIL"] if wide else [])]
+    """One row a resource, sorted by kind and name. Whether it is as declared stands there where somebody watches."""
+    watched = any(one.type == SYNCED for state in conditions.values() for one in state)
+    synced = ["SYNCED"] if watched else []
+    head = ["RESOURCE", "HOST", "POWER", "READY", *synced, "OWNED", *(["ENVIRONMENT", "DETAIL"] if wide else [])]
     rows: list[list[str | Span]] = []
     for seen in sorted(resources, key=lambda one: (one.id, one.backend)):
         state = conditions.get((seen.backend, seen.id), ())
@@ -25,6 +28,7 @@ def resource_table(resources: Sequence[Observed], conditions: Conditions, wide: 
             clean(host_of(seen)),
             _power(seen),
             _ready(state),
+            *([_synced(state)] if watched else []),
             _owned(seen),
         ]
         if wide:
@@ -44,19 +48,37 @@ def _ready(conditions: tuple[Condition, ...]) -> Span:
     return ("yes", "good") if ready else ("no", "bad")
 
 
+def _synced(conditions: tuple[Condition, ...]) -> Span:
+    words: dict[bool | None, Span] = {True: ("yes", "good"), False: ("no", "bad"), None: ("unknown", "warn")}
+    return next((words[one.status] for one in conditions if one.type == SYNCED), ("", ""))
+
+
 def _owned(seen: Observed) -> Span:
     return ("yes", "") if seen.owned else ("no", "dim")
 
 
 def _detail(seen: Observed, conditions: tuple[Condition, ...]) -> str:
     parts = [f"unfinished: {clean(seen.pending)}"] if seen.pending else []
+    there = {one.type: one for one in conditions}
+    held = there.get(HELD)
+    is_held = held is not None and held.status is True
+    said = {RESTART_PENDING, HELD, *((SYNCED,) if is_held else ())}
     parts += [
-        clean(f"{condition.type}: {condition.reason}")
-        for condition in conditions
-        if condition.status is not True and condition.type != RESTART_PENDING
+        clean(f"{one.type}: {one.reason}") for one in conditions if one.status is not True and one.type not in said
     ]
-    parts += [clean(f"waits for a restart: {one.message}") for one in conditions if one.type == RESTART_PENDING]
+    if held is not None and is_held:
+        parts.append(clean(f"held{_since(held)}: {held.reason}: {held.message}"))
+    waits = there.get(RESTART_PENDING)
+    if waits is not None and waits.status:
+        parts.append(clean(f"waits for a restart{_since(waits)}: {waits.message}"))
     return ", ".join(parts)
+
+
+def _since(condition: Condition) -> str:
+    """In the words of a person's clock; empty when nobody watched."""
+    if condition.since is None:
+        return ""
+    return time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(condition.since))
 
 
 def description(seen: Observed, conditions: tuple[Condition, ...], history: Sequence[str]) -> Iterator[Line]:
@@ -90,4 +112,5 @@ def _head(seen: Observed) -> list[list[Span]]:
 
 def _condition_row(condition: Condition) -> list[Span]:
     status = {True: ("yes", "good"), False: ("no", "bad"), None: ("unknown", "warn")}[condition.status]
-    return [(clean(condition.type), ""), status, (clean(condition.reason), ""), (clean(condition.message), "dim")]
+    words = [(clean(condition.reason), ""), (clean(condition.message), "dim"), (_since(condition).strip(), "dim")]
+    return [(clean(condition.type), ""), status, *words]

@@ -8,6 +8,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +42,9 @@ class Client:
         """The JSON behind it. None when a wait came to its end without success."""
         return self._ask("GET", target, None, timeout)
 
-    def post(self, target: str, body: Mapping[str, Any]) -> Any:
+    def post(self, target: str, body: Mapping[str, Any], timeout: float = _ANSWER) -> Any:
         """Have something done."""
-        return self._ask("POST", target, json.dumps(body), _ANSWER)
+        return self._ask("POST", target, json.dumps(body), timeout)
 
     def lines(self, target: str) -> Iterator[Any]:
         """JSON lines, as they come, until the daemon ends."""
@@ -71,19 +72,35 @@ class Client:
         return document
 
 
-def find(folder: Path, environment: str | None = None) -> Client | None:
-    """The daemon that watches this environment (None: the only one there is); None when none does."""
-    found: dict[str, Client] = {}
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """One daemon and its status; None when it is there and does not answer. pid: its process, as its socket says."""
+
+    client: Client
+    pid: str
+    status: Mapping[str, Any] | None
+
+
+def everybody(folder: Path, patience: float = _ANSWER) -> Iterator[Answered]:
+    """Every daemon of this folder, asked how it is. patience: seconds for each."""
     for path in sorted(folder.glob("*.sock")):
         client = Client(path)
         try:
-            name = client.get("/v1/status")["environment"]
-        except Unreachable:
+            yield Answered(client, path.stem, client.get("/v1/status", patience))
+        except (Unreachable, UsageError) as error:
             if not Path(f"/proc/{path.stem}").exists():
                 path.unlink(missing_ok=True)  # left by one that was killed
-            continue
-        if environment is None or name == environment:
-            found[str(name)] = client
+            elif not isinstance(error.__cause__, ConnectionRefusedError):  # only just begins, or a pid that came again
+                yield Answered(client, path.stem, None)
+
+
+def find(folder: Path, environment: str | None = None) -> Client | None:
+    """The daemon that watches this environment (None: the only one there is); None when none does."""
+    there = list(everybody(folder))
+    names = {str(one.status["environment"]): one.client for one in there if one.status is not None}
+    found = {name: client for name, client in names.items() if environment in (None, name)}
+    if not found and (silent := [one.pid for one in there if one.status is None]):
+        raise Unreachable(Problem(f"the watch does not answer: process {', '.join(silent)}"))
     if len(found) > 1:
         hint = f"say which: --environment {' | '.join(found)}"
         raise UsageError(Problem("several environments are watched", hint=hint))

@@ -19,11 +19,29 @@ class Since:
     since: float
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What the conditions of a resource are from: when it was read (seconds since the epoch), and in which revision
+    it was; empty for what was not there, and for what has none."""
+
+    at: float
+    revision: str
+
+
 @dataclass(slots=True)
 class Board:
     """The conditions of every resource that is wanted."""
 
     _all: dict[ResourceId, dict[str, Since]] = field(default_factory=dict)
+    _looks: dict[ResourceId, Look] = field(default_factory=dict)
+
+    def note(self, id: ResourceId, look: Look) -> None:
+        """It was looked at again."""
+        self._looks[id] = look
+
+    def looked(self, id: ResourceId) -> Look | None:
+        """The last look at it; None when there was none."""
+        return self._looks.get(id)
 
     def of(self, id: ResourceId) -> list[Since]:
         """In the order of TYPES; nothing for one that was never looked at."""
@@ -51,6 +69,7 @@ class Board:
         """Nobody wants to know about others any more."""
         left = set(ids)
         self._all = {id: here for id, here in self._all.items() if id in left}
+        self._looks = {id: look for id, look in self._looks.items() if id in left}
 
     def count(self, type: str, status: bool) -> int:
         """How many resources it is so for."""

@@ -195,9 +195,9 @@ class Daemon:
         return self.work.queue.next_due() or self._resync_at
 
     def _note_turn(self) -> None:
-        if self._turn.holder == self.status.yields_to:
-            return
-        self.status.yields_to = self._turn.holder
+        before, self.status.yields_to = self.status.yields_to, self._turn.holder
+        if before.partition(",")[0] == self._turn.holder.partition(",")[0]:
+            return  # the same process, or still nobody
         if self._turn.holder:
             self.journal.tell("Yielding", f"another command is at work: {self._turn.holder}")
         else:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.model import Outcome, ResourceId, Result, Run
-from reconciler.record import Events, History
+from reconciler.record import Events, History, rows_of
 from reconciler.watch.journal import Event
 from reconciler.watch.passes import Island
 
@@ -20,10 +20,11 @@ Report = Callable[[BaseException], None]
 
 @dataclass(slots=True)
 class _Open:
-    """A run whose proof is still to come, for these."""
+    """A run whose proof is still to come, for these. at: when it was carried out, in seconds since the epoch."""
 
     run: Run
     left: set[ResourceId]
+    at: float
 
 
 class Runs:
@@ -46,7 +47,7 @@ class Runs:
             return
         left = {id for id in island.ids if id in island.about.wanted.desired}
         if left:
-            self._open.append(_Open(run, left))
+            self._open.append(_Open(run, left, time.time()))
         else:
             self._write(run, True)
 
@@ -56,6 +57,20 @@ class Runs:
             one.left.discard(id)
             if not one.left:
                 self._close(one, True)
+
+    def unproved(self) -> list[dict[str, object]]:
+        """What was carried out, and no look has proved yet: as the history will have it, its end left open."""
+        return [
+            {
+                "id": one.run.id,
+                "at": one.at,
+                "environment": one.run.plan.environment,
+                "trigger": one.run.trigger,
+                "converged": None,
+                "outcomes": rows_of(one.run),
+            }
+            for one in self._open
+        ]
 
     def close(self) -> None:
         """What has no proof yet is written down without."""

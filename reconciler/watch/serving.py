@@ -2,6 +2,8 @@
 
     GET  /v1/status            GET  /v1/events?since=N&follow=1 (a JSON line each)         GET /metrics
     GET  /v1/wait?resource=Kind/name&for=Ready&timeout=60
+    GET  /v1/history (what no look has proved yet)
+    POST /v1/look (as a hint, and the answer)
     POST /v1/reconcile         POST /v1/suspend         POST /v1/resume         POST /v1/rollback      (JSON bodies)
 
 Requests are answered in threads of their own; what changes anything is done by the deciding thread.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import socket
 import socketserver
 import struct
@@ -32,6 +35,8 @@ from reconciler.watch.told import holds, resource, status
 _MOST_BODY = 65536
 _MOST_CLIENTS = 64
 _CREDENTIALS = struct.Struct("3i")  # SO_PEERCRED: pid, uid, gid
+_SOON = 0.05
+"""Seconds between two looks whether something was looked at."""
 _TICK = 1.0
 """Seconds between two looks whether somebody who waits is still there, and whether we are to end."""
 
@@ -168,9 +173,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _gone(self) -> bool:
         """Whether whoever asked has hung up."""
-        with suppress(BlockingIOError):
-            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        return False
+        there, _, _ = select.select([self.connection], [], [], 0.0)  # recv itself would wait: the socket has a timeout
+        return bool(there) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def log_message(self, *_words: Any) -> None:
         """The journal is for what happens to resources."""
@@ -204,7 +208,7 @@ def _wait(daemon: Daemon, query: Mapping[str, str]) -> Answer:
 
 
 def _one(daemon: Daemon, id: ResourceId) -> dict[str, Any]:
-    if daemon.wanted is None or id not in daemon.wanted.desired:
+    if not _is_wanted(daemon, id):
         raise UsageError(Problem("it is not declared in what is watched", subject=str(id)))
     return resource(daemon, id)
 
@@ -225,6 +229,37 @@ def _reconcile(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
     return 200, {"accepted": True}
 
 
+def _look(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
+    """Look at these again where nothing speaks against it, and say how they are: by then, or after that many seconds.
+
+    What fails keeps its pause, and what is worked on is looked at afterwards anyway.
+    """
+    ids, asked = [ResourceId.parse(one) for one in body["resources"]], time.time()
+    deadline = time.monotonic() + min(float(body.get("timeout", 1.0)), 10.0)
+    while daemon.inbox.ask(lambda: _unseen(daemon, ids, asked)) and time.monotonic() < deadline:
+        daemon.journal.wait(_SOON, daemon.journal.newest)
+    return 200, {"resources": daemon.inbox.ask(lambda: _looked(daemon, ids, asked))}
+
+
+def _looked(daemon: Daemon, ids: Iterable[ResourceId], asked: float) -> list[dict[str, Any]]:
+    """How those are that were looked at since; nothing is said of the others."""
+    fresh = [id for id in ids if (seen := daemon.work.board.looked(id)) is not None and seen.at >= asked]
+    return [resource(daemon, id) for id in fresh if _is_wanted(daemon, id)]
+
+
+def _unseen(daemon: Daemon, ids: Iterable[ResourceId], asked: float) -> bool:
+    """Whether some of them are still to be looked at; they are put in line."""
+    work = daemon.work
+    left = [id for id in ids if _is_wanted(daemon, id) and not work.queue.failures(id) and id not in work.queue.working]
+    left = [id for id in left if (seen := work.board.looked(id)) is None or seen.at < asked]
+    work.queue.add(left, time.monotonic())
+    return bool(left) or any(id in work.queue.working for id in ids)
+
+
+def _is_wanted(daemon: Daemon, id: ResourceId) -> bool:
+    return daemon.wanted is not None and id in daemon.wanted.desired
+
+
 def _suspend(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
     why = str(body.get("why") or "suspended")[:500]
     daemon.inbox.ask(lambda: daemon.suspend(why))
@@ -242,8 +277,17 @@ def _rollback(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
     return 200, {"revision": revision}
 
 
-_GET: Mapping[str, Callable[[Daemon, Mapping[str, str]], Answer]] = {"/v1/status": _status, "/v1/wait": _wait}
+def _history(daemon: Daemon, _query: Mapping[str, str]) -> Answer:
+    return 200, daemon.inbox.ask(lambda: {"runs": daemon.runs.unproved(), "trouble": daemon.runs.trouble})
+
+
+_GET: Mapping[str, Callable[[Daemon, Mapping[str, str]], Answer]] = {
+    "/v1/status": _status,
+    "/v1/wait": _wait,
+    "/v1/history": _history,
+}
 _POST: Mapping[str, Callable[[Daemon, Mapping[str, Any]], Answer]] = {
+    "/v1/look": _look,
     "/v1/reconcile": _reconcile,
     "/v1/suspend": _suspend,
     "/v1/resume": _resume,

@@ -7,7 +7,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from reconciler.model import ResourceId
+from reconciler.model import Desired, ResourceId
+from reconciler.planning.towers import machines_of
 from reconciler.watch.daemon import Daemon
 
 
@@ -19,13 +20,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "environment": wanted.environment if wanted else None,
         "pid": os.getpid(),
         "started": moment(state.started),
-        "state": "waiting"
-        if wanted is None
-        else "observing"
-        if daemon.options.observe
-        else "suspended"
-        if why
-        else "on",
+        "state": _word(daemon),
         "why": why,
         "yieldsTo": state.yields_to,
         "inSync": work.in_sync(),
@@ -34,8 +29,21 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "history": daemon.runs.trouble,
         "queue": {"waiting": work.queue.depth, "working": sorted(map(str, work.queue.working))},
         "lastResync": moment(state.last_resync) if state.last_resync else None,
-        "resources": [resource(daemon, id) for id in sorted(wanted.desired)] if wanted else [],
+        "resources": _resources(daemon, wanted.desired) if wanted else [],
     }
+
+
+def _resources(daemon: Daemon, desired: Mapping[ResourceId, Desired]) -> list[dict[str, Any]]:
+    """All of them. homes: what may stand before the name of a container: its Host, and the VM that this is in."""
+    machines = machines_of(desired)
+
+    def homes(want: Desired) -> list[str]:
+        if want.id.kind != "Container":
+            return []
+        machine = machines.get(want.backend)
+        return sorted({want.backend.partition("/")[2], *((machine.name,) if machine else ())})
+
+    return [{**resource(daemon, id), "homes": homes(desired[id])} for id in sorted(desired)]
 
 
 def _word(daemon: Daemon) -> str:
@@ -47,10 +55,15 @@ def _word(daemon: Daemon) -> str:
 
 
 def resource(daemon: Daemon, id: ResourceId) -> dict[str, Any]:
-    """One resource and its conditions."""
+    """One resource, its conditions, and what they are from (lookedAt, revision). working: it is just seen to."""
     work = daemon.work
+    want, looked = work.wanted.desired.get(id) if work.wanted else None, work.board.looked(id)
     return {
         "id": str(id),
+        "backend": want.backend if want else None,
+        "lookedAt": moment(looked.at) if looked else None,
+        "revision": looked.revision if looked else None,
+        "working": id in work.queue.working,
         "conditions": [
             {
                 "type": one.condition.type,

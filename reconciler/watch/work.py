@@ -19,7 +19,7 @@ from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.queue import WorkQueue
 from reconciler.watch import passes
-from reconciler.watch.conditions import Board, of_outcome, of_step
+from reconciler.watch.conditions import Board, Look, of_outcome, of_step
 from reconciler.watch.inbox import Inbox
 from reconciler.watch.journal import Journal
 from reconciler.watch.meter import Meter
@@ -160,7 +160,10 @@ class Work:
     def _judge(self, step: Step, want: Desired | None, world: World, held: Mapping[ResourceId, Held]) -> None:
         if self.wanted is None or step.id not in self.wanted.desired or step.id in self._working_elsewhere(step):
             return
-        fresh = self.board.put(step.id, of_step(step, want, world.find(step.backend, step.id), held), time.time())
+        seen, snapshot = world.find(step.backend, step.id), world.snapshots.get(step.backend)
+        if snapshot is not None and snapshot.problem is None:
+            self.board.note(step.id, Look(snapshot.taken, seen.revision if seen is not None else ""))
+        fresh = self.board.put(step.id, of_step(step, want, seen, held), time.time())
         for one in fresh:
             if (one.type == "Held" and one.status) or (one.type == "RestartPending" and one.status):
                 self.journal.tell(one.reason, one.message, step.id, warning=one.type == "Held")

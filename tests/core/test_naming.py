@@ -10,7 +10,7 @@ import pytest
 
 from reconciler.cli import delete
 from reconciler.cli.lookup import Seen, find
-from reconciler.cli.naming import address
+from reconciler.cli.naming import address, among
 from reconciler.model import QEMU, Observed, Power, ResourceId, Snapshot, World
 from reconciler.problems import UsageError
 
@@ -113,3 +113,41 @@ def test_delete_takes_the_one_that_was_named(monkeypatch: pytest.MonkeyPatch) ->
         targets("termina/penguin", "local/penguin")
     with pytest.raises(UsageError, match="several are called so"):
         targets("Container/penguin")
+
+
+DECLARED = {
+    TERMINA: (),
+    ResourceId("Container", "penguin"): ("lab", "termina"),
+    ResourceId("Container", "twice"): ("local",),
+    ResourceId("VirtualMachine", "twice"): (),
+    ResourceId("Network", "net"): (),
+}
+
+
+@pytest.mark.parametrize(
+    ("word", "id"),
+    [
+        ("termina", "VirtualMachine/termina"),
+        ("penguin", "Container/penguin"),
+        ("lab/penguin", "Container/penguin"),
+        ("termina/penguin", "Container/penguin"),
+        ("Network/net", "Network/net"),
+        ("Container/nobody", "Container/nobody"),
+    ],
+)
+def test_a_word_means_what_is_declared(word: str, id: str) -> None:
+    assert str(among(word, DECLARED)) == id
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("twice", "say Container/twice or VirtualMachine/twice"),
+        ("termina/pengiun", "did you mean termina/penguin?"),
+        ("far/penguin", "did you mean"),
+    ],
+)
+def test_a_word_that_means_nothing_declared_says_what_would(word: str, hint: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        among(word, DECLARED)
+    assert hint in str(raised.value.problems[0].hint)

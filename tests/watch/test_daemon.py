@@ -112,7 +112,9 @@ def test_it_says_how_things_are_and_does_what_it_is_told(place: Place) -> None:
     place.run("status", code=1)
     with place.watching("--metrics", "127.0.0.1:0") as watch:
         watch.until("InSync")
-        place.run("wait", web, "--for", "Ready", "--timeout", "10s")
+        for name in (web, "web", "local/web"):
+            place.run("wait", name, "--for", "Ready", "--timeout", "10s")
+        assert "did you mean web?" in place.run("wait", "wbe", code=1)
         place.run("wait", web, "--for", "Held", "--timeout", "0.1s", code=1)
         assert place.status()["state"] == "on" and place.status()["inSync"]
         place.run("suspend", "--reason", "moving house")
@@ -129,7 +131,7 @@ def test_it_says_how_things_are_and_does_what_it_is_told(place: Place) -> None:
         watch.until("Applied", web)
         watch.until("InSync")
         assert place.raw("web")["config"]["limits.memory"] == "64MiB"
-        place.run("reconcile", web)
+        place.run("reconcile", "web")
         place.run("rollback", "HEAD~1", code=1)
     history = json.loads(place.run("history", "-o", "json"))
     assert history[0]["trigger"] == "watch" and history[0]["converged"]

@@ -1,0 +1,67 @@
+"""``get``, ``describe`` and ``history`` beside a watch: what it knows is shown, and not believed over what is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import Any
+
+from reconciler.record import locked
+from tests.watch.conftest import Place
+
+
+def got(place: Place, id: str) -> dict[str, Any]:
+    """What ``get`` says of one resource; its conditions by type."""
+    [one] = json.loads(place.out("get", "-o", "json", id))
+    return {**one, "conditions": {told["type"]: told for told in one["conditions"]}}
+
+
+def test_get_says_what_the_watch_knows_and_since_when(place: Place) -> None:
+    web = place.container("web", memory="64MiB")
+    with place.watching() as watch:
+        watch.until("InSync")
+        one = got(place, web)
+        assert one["ready"] and one["lookedAt"] and one["conditions"]["Synced"]["status"]
+        assert one["conditions"]["Ready"]["since"] <= one["lookedAt"]
+        table = place.run("get")
+        assert "SYNCED" in table and f"default is watched by process {watch.process.pid}" in table
+        assert "Synced" in place.run("describe", web)
+
+        place.run("suspend", "--reason", "moving house")
+        place.set_config("web", limits_memory="32MiB")
+        watch.until("Suspended", web, "moving house")
+        one = got(place, web)
+        assert one["ready"] and one["conditions"]["Synced"]["status"] is False
+        assert one["conditions"]["Held"]["message"] == "moving house" and one["conditions"]["Held"]["since"]
+        wide = place.run("get", "-o", "wide")
+        assert "Suspended: moving house" in wide and "; suspended: moving house" in wide
+
+        place.delete("web")
+        assert "declared, and not there" in place.run("get", web, code=1)
+        assert f"{web} is declared, and not there: Suspended: moving house" in place.run("get")
+        place.run("resume")
+        watch.until("Ready", web)
+        [run, *_] = json.loads(place.out("history", "-o", "json"))
+        assert run["trigger"] == "watch" and run["converged"] and run["outcomes"][0]["verb"] == "create"
+
+
+def test_what_the_watch_has_not_seen_yet_is_not_believed(place: Place) -> None:
+    web = place.container("web", memory="64MiB")
+    with place.watching() as watch:
+        watch.until("InSync")
+        with locked(place.state, "default", 30.0):  # as an apply does: the watch waits, and sees nothing meanwhile
+            place.set_config("web", limits_memory="32MiB")
+            one = got(place, web)
+            assert one["conditions"]["Synced"]["status"] is None and one["conditions"]["Synced"]["reason"] == "Changed"
+            assert "Held" not in one["conditions"]
+        watch.until("Applied", web)
+        watch.until("Ready", web)
+        assert got(place, web)["conditions"]["Synced"]["status"]
+
+        os.kill(watch.process.pid, signal.SIGSTOP)
+        told = place.run("get")
+        assert "does not answer" in told and web in told and "SYNCED" not in told
+        os.kill(watch.process.pid, signal.SIGCONT)
+        assert got(place, web)["conditions"]["Synced"]["status"]
+    assert "Synced" not in got(place, web)["conditions"]
