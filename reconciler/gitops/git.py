@@ -101,6 +101,8 @@ class Git:
     def environment(self) -> dict[str, str]:
         """Made from nothing; of ours only what finding keys and proxies needs."""
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        if "SSL_CERT_FILE" in kept:
+            kept["GIT_SSL_CAINFO"] = kept["SSL_CERT_FILE"]  # git's own TLS may be one that does not know that variable
         return {
             **kept,
             "PATH": PATH,

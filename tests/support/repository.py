@@ -1,4 +1,4 @@
-"""A real bare repository, a person who commits to it, and a git daemon on loopback that serves it."""
+"""A real bare repository, a person who commits to it, and servers on loopback: git's own daemon, ssh, https."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -38,24 +39,47 @@ def ssh_key(folder: Path, name: str) -> Path:
 
 @dataclass
 class Origin:
-    """The repository ``fleet.git`` below ``folder``, and a work tree beside it that pushes there."""
+    """The repository ``fleet.git`` below ``folder``, and a work tree beside it that pushes there.
+
+    over: how it is served: ``git``, ``ssh`` or ``https``
+    """
 
     folder: Path
+    over: str = "git"
     port: int = 0
     daemon: subprocess.Popen[bytes] | None = None
     signing: list[str] = field(default_factory=list)
 
     @classmethod
-    def make(cls, folder: Path) -> Origin:
+    def make(cls, folder: Path, over: str = "git") -> Origin:
         bare, work = folder / "fleet.git", folder / "work"
         git(folder, "init", "-q", "--bare", "--initial-branch=main", str(bare))
         git(folder, "init", "-q", "--initial-branch=main", str(work))
         git(work, "remote", "add", "origin", str(bare))
-        return cls(folder)
+        return cls(folder, over)
 
     @property
     def url(self) -> str:
-        return f"git://127.0.0.1:{self.port}/fleet.git"
+        name = "reader@127.0.0.1" if self.over == "ssh" else "127.0.0.1"
+        return f"{self.over}://{name}:{self.port}/fleet.git"
+
+    @property
+    def key(self) -> Path:
+        """With which ssh lets people in."""
+        return self.folder / "reader"
+
+    @property
+    def known_hosts(self) -> Path:
+        """By which ssh knows the server."""
+        path = self.folder / "known_hosts"
+        kind, key, *_ = (self.folder / "host.pub").read_text().split()
+        path.write_text(f"[127.0.0.1]:{self.port} {kind} {key}\n")
+        return path
+
+    @property
+    def certificate(self) -> Path:
+        """By which https is believed."""
+        return self.folder / "certificate.pem"
 
     def git(self, *words: str, **more: str) -> str:
         return git(self.folder / "work", *words, **more)
@@ -88,16 +112,7 @@ class Origin:
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
-        words = [
-            "--reuseaddr",
-            "--export-all",
-            "--listen=127.0.0.1",
-            f"--port={self.port}",
-            f"--base-path={self.folder}",
-        ]
-        # git-daemon itself: "git daemon" would be a second process between us and it
-        program = Path(git(self.folder, "--exec-path")) / "git-daemon"
-        self.daemon = subprocess.Popen([str(program), *words], env=ALONE, stderr=subprocess.DEVNULL)
+        self.daemon = subprocess.Popen(self._server(), env=ALONE, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -105,6 +120,28 @@ class Origin:
                 return
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline and self.daemon.poll() is None
+
+    def _server(self) -> list[str]:
+        """The command line of what serves."""
+        here = Path(__file__).parent
+        if self.over == "ssh":
+            for name in ("host", "reader"):
+                if not (self.folder / name).exists():
+                    ssh_key(self.folder, name)
+            words = [self.port, self.folder / "host", self.folder / "reader.pub", self.folder]
+            return [sys.executable, str(here / "ssh_server.py"), *map(str, words)]
+        if self.over == "https":
+            key = self.folder / "certificate.key"
+            if not key.exists():
+                about = ["-x509", "-newkey", "ed25519", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+                about += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(self.certificate)]
+                subprocess.run(["openssl", "req", *about], check=True, capture_output=True)
+            words = [self.port, self.certificate, key, self.folder]
+            return [sys.executable, str(here / "https_server.py"), *map(str, words)]
+        # git-daemon itself: "git daemon" would be a second process between us and it
+        program = Path(git(self.folder, "--exec-path")) / "git-daemon"
+        where = ["--listen=127.0.0.1", f"--port={self.port}", f"--base-path={self.folder}"]
+        return [str(program), "--reuseaddr", "--export-all", *where]
 
     def vanish(self) -> None:
         """The server is gone."""
