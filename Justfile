@@ -23,7 +23,7 @@ quickstart-clean:
 
 # everything that must hold before a change may land, but for the slow proofs: this is what CI runs
 test *args: setup lint types contracts
-    pytest -n 2 --dist loadgroup --no-loadscope-reorder {{ args }}
+    pytest -n 2 --dist loadfile --no-loadscope-reorder {{ args }}
 
 # the pure core alone: seconds
 test-core *args:

@@ -1,7 +1,7 @@
-"""For every test: a state folder of the run's own, so that nothing of the user's is read or written; and two streams.
+"""For every test: a state folder of the run's own, so that nothing of the user's is read or written.
 
-With ``-n 2 --dist loadgroup`` what needs an LXD runs beside what needs QEMU alone, and the rest fills up. Within a
-stream tests come one after the other: two LXDs on one machine would get in the way of each other's bridges and cgroups.
+``./just test`` runs the files in two processes (pytest-xdist), so a test may count on being alone in its own state
+folder and in its own LXD, and not on being alone on this machine.
 """
 
 from __future__ import annotations
@@ -15,22 +15,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent
-STREAMS = {"e2e": "lxd", "lxd": "lxd", "watch": "lxd", "faults": "lxd", "qemu": "qemu"}
-"""Which folder's tests come one after the other in which stream. Those not named go by file, wherever there is room."""
+LONG = ("e2e", "qemu", "watch", "lxd", "faults", "images", "gitops")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The long streams come first, so that both workers are busy to the end."""
-    order = list(dict.fromkeys(STREAMS.values()))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_stream(item)))
-    items.sort(key=lambda item: order.index(_stream(item)) if _stream(item) in order else len(order))
+    """What takes long comes first, and the quick ones last: so both processes are busy to the end."""
+    items.sort(key=lambda item: LONG.index(folder) if (folder := _folder(item)) in LONG else len(LONG))
 
 
-def _stream(item: pytest.Item) -> str:
-    within = item.path.relative_to(ROOT)
-    return STREAMS.get(within.parts[0], str(within))
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(ROOT).parts[0]
 
 
 @pytest.fixture(scope="session", autouse=True)
