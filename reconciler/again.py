@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 from reconciler import composition, manifest, policy, resolution, validation
@@ -64,8 +65,15 @@ class Prepared:
         self._paths = tuple(paths)
         self._known: _Known | None = None
 
-    def whole(self) -> Wanted:
-        """All of it, from scratch. Raises ManifestError with every problem; calls no backend."""
+    def forget(self) -> None:
+        """What was prepared was of no use: the next time it is all of it."""
+        self._known = None
+
+    def whole(self, before: Mapping[ResourceId, Desired] = MappingProxyType({})) -> Wanted:
+        """All of it, from scratch. Raises ManifestError with every problem; calls no backend.
+
+        before: what is equal to this is the very same, and takes no memory twice
+        """
         self._known = None
         rules, asked = policy.load(), set[str]()
         around = _noting(surroundings(), rules, asked)
@@ -80,6 +88,8 @@ class Prepared:
             resolution.resolve(documents, around)  # tells why
             raise
         check_policy(resolved.desired, documents)
+        old = ((before.get(id), want) for id, want in resolved.desired.items())
+        resolved.desired = {want.id: one if one is not None and one == want else want for one, want in old}
         files = frozenset({*loaded.files, *(one.file for one in documents), *resolved.files(), *asked})
         wanted = Wanted(
             composed.environment, resolved.desired, composed.prune, composed.approve, files, drift=composed.drift

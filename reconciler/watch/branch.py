@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from reconciler.gitops import GitSource, Repository, State, Taken
+from reconciler.model import ResourceId
 from reconciler.preparation import Wanted
 from reconciler.problems import Problem
-from reconciler.watch.source import other_environment
+from reconciler.watch.source import changed, other_environment
 
 _PATIENCE = 5.0
 
@@ -49,6 +50,9 @@ class BranchSource:
         before = self.wanted, self.problems
         self._take(*fresh)
         return (self.wanted, self.problems) != before
+
+    def moved(self, before: Wanted) -> Collection[ResourceId]:
+        return changed(before.desired, self.wanted.desired if self.wanted is not None else {})
 
     def hold(self) -> str:
         state = self._git.state()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -34,6 +35,7 @@ class Board:
 
     _all: dict[ResourceId, dict[str, Since]] = field(default_factory=dict)
     _looks: dict[ResourceId, Look] = field(default_factory=dict)
+    _counts: Counter[tuple[str, bool | None]] = field(default_factory=Counter)
 
     def note(self, id: ResourceId, look: Look) -> None:
         """It was looked at again."""
@@ -61,19 +63,24 @@ class Board:
             old = here.get(one.type)
             kept = old is not None and old.condition.status == one.status
             here[one.type] = Since(one, old.since if old is not None and kept else now)
+            if not kept:
+                self._counts[one.type, one.status] += 1
+            if not kept and old is not None:
+                self._counts[one.type, old.condition.status] -= 1
             if old is None or (old.condition.status, old.condition.reason) != (one.status, one.reason):
                 fresh.append(one)
         return fresh
 
-    def keep_only(self, ids: Iterable[ResourceId]) -> None:
-        """Nobody wants to know about others any more."""
-        left = set(ids)
-        self._all = {id: here for id, here in self._all.items() if id in left}
-        self._looks = {id: look for id, look in self._looks.items() if id in left}
+    def forget(self, ids: Iterable[ResourceId]) -> None:
+        """Nobody wants to know about these any more."""
+        for id in ids:
+            self._looks.pop(id, None)
+            for type, since in self._all.pop(id, {}).items():
+                self._counts[type, since.condition.status] -= 1
 
     def count(self, type: str, status: bool) -> int:
         """How many resources it is so for."""
-        return sum(1 for here in self._all.values() if type in here and here[type].condition.status is status)
+        return self._counts[type, status]
 
 
 def of_step(

@@ -24,7 +24,7 @@ from reconciler.watch.journal import Journal
 from reconciler.watch.meter import Meter
 from reconciler.watch.places import Opener, Places
 from reconciler.watch.runs import Runs
-from reconciler.watch.source import Source, changed, settings
+from reconciler.watch.source import Source, settings
 from reconciler.watch.turn import Turn
 from reconciler.watch.unattended import Rules
 from reconciler.watch.work import Work
@@ -145,19 +145,18 @@ class Daemon:
         self.status.problems = problems
 
     def _take(self, wanted: Wanted) -> None:
-        first = self.wanted is None
-        before = self.wanted.desired if self.wanted else {}
-        moved = changed(before, wanted.desired)
+        before, first = self.wanted, self.wanted is None
+        moved = self.source.moved(before) if before is not None else wanted.desired.keys()
         left = {id for id in moved if id in wanted.desired}
-        others = self.wanted is None or settings(self.wanted) != settings(wanted)
+        others = before is None or settings(before) != settings(wanted)
         if first:
             self._turn.be_the_only_one(wanted.environment)
             self.journal.environment = wanted.environment
             self.status.suspended = self._load_suspended(wanted.environment)
-        if others or moved - left or not self._places.fits(wanted):
+        if others or len(left) < len(moved) or not self._places.fits(wanted, moved):
             self._resync_at = 0.0
         self.work.want(wanted, moved)
-        self.work.queue.hurry(passes.with_users(left, wanted.desired), time.monotonic())
+        self.work.queue.hurry(passes.with_users(left, self.work.users), time.monotonic())
         words = "read" if first else f"{len(moved)} differ from before"
         self.journal.tell("Read", f"{wanted.environment}: {len(wanted.desired)} resources, {words}")
 

@@ -1,16 +1,19 @@
 """WATCH: files that change → "look at them again". The only home of watchdog.
 
-Any event means no more than "rescan": events come late, go missing when there are too many, and stop altogether when
-a watched folder is renamed. So we compare what the files look like, and a slow poll sees what no event told.
+What events are about is looked at, and compared with what it looked like. But they come late, go missing when there are
+too many, and stop altogether when a watched folder is renamed: so whatever is not plainly about single files means
+"look at all of them", and a slow poll sees what no event told.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import warnings
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from typing import Any
 
 from watchdog.events import (
@@ -30,12 +33,21 @@ from watchdog.events import (
 from watchdog.observers import Observer
 
 from reconciler.watch.settle import Settling
-from reconciler.watch.tree import Signature, folders_to_watch, identity, signature
+from reconciler.watch.tree import Entry, Looks, folders_to_watch, identity, look_of, looks
+
+# It warns of lost events where our log stands: what we do about them is below.
+logging.getLogger("watchdog").addHandler(logging.NullHandler())
+logging.getLogger("watchdog").propagate = False
 
 POLL = 60.0
 """Seconds between two looks at all files that no event asked for."""
 POLL_ALONE = 1.0
 """The same while the kernel gives us no events."""
+_FEW = 64
+"""Files that are looked at one by one; when events name more of them, all are."""
+_MANY = 1000
+"""Events at a time after which all files are looked at, whatever these were about: the kernel keeps some ten thousand
+for us and loses the rest without a word to whoever reads them through the library."""
 _GLANCE = 5.0
 """Seconds between two looks whether the watched folders are the same still, and the watching thread alive."""
 _TOLD: list[type[FileSystemEvent]] = [
@@ -52,6 +64,13 @@ _TOLD: list[type[FileSystemEvent]] = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """What is not as it was: these files below watched folders, and no others; None: whatever it may be."""
+
+    paths: frozenset[str] | None
+
+
 class Files:
     """Says when files have changed and are whole. ``wake`` is called, from any thread, when ``due`` may be sooner."""
 
@@ -64,14 +83,18 @@ class Files:
         self._paths: tuple[str, ...] = ()
         self._watched: dict[str, tuple[bool, tuple[int, int] | None]] = {}
         self._observer: Any = None
-        self._read: Signature = frozenset()
+        self._read: Looks = {}
+        self._named: set[str] | None = set()  # what events were about; None: more than single files
+        self._heard = 0
+        self._taken = Changed(None)
         self._next_poll = 0.0
         self._next_glance = 0.0
 
     def watch(self, paths: Collection[str]) -> None:
         """From now on these files and folders matter; what they look like now is known."""
         self._paths = _outermost(paths)
-        self._read = signature(self._paths)
+        self._read = looks(self._paths)
+        self._taken = Changed(None)
         self._arm()
 
     def due(self) -> float:
@@ -81,15 +104,18 @@ class Files:
         slow = min(self._next_poll, self._next_glance)
         return slow if due is None else min(due, slow)
 
-    def changed(self) -> bool:
-        """Whether the files are another set than the one last known, and whole: read them now.
+    def changed(self) -> Changed | None:
+        """What is not as it was, once it is whole: read it now. None: nothing.
 
-        Called when ``due`` has come; then call ``watch`` with what has been read.
+        Called when ``due`` has come; call ``watch`` afterwards when all of it has been read.
         """
         now = time.monotonic()
         with self._lock:
             take = self._settling.take(now)
             quiet = self._settling.due() is None
+            named = self._named
+            if take:
+                self._named, self._heard = set(), 0
         if now >= self._next_glance:
             self._next_glance = now + _GLANCE
             if self._arm():
@@ -98,29 +124,61 @@ class Files:
         if polled:
             self._next_poll = now + (POLL_ALONE if self.degraded else POLL)
         if not take and not (polled and quiet):
-            return False
-        found = signature(self._paths)
+            return None
+        if take and named is not None and len(named) <= _FEW:
+            return self._of(named)
+        found = looks(self._paths)
         if found == self._read:
-            return False
+            return None
         if not take:  # nobody told us: it may be half-written still
             self._told(None)
-            return False
-        self._read = found
-        return True
+            return None
+        self._read, self._taken = found, Changed(None)
+        return self._taken
 
     def moved_on(self) -> bool:
-        """Whether the files changed again since ``changed`` said so: what was read meanwhile is of no use."""
-        if signature(self._paths) == self._read:
-            return False
-        self._told(None)
-        return True
+        """Whether what ``changed`` named changed again since: what was read of it meanwhile is of no use."""
+        paths = self._taken.paths
+        if paths is None:
+            same = looks(self._paths) == self._read
+        else:
+            same = all(look_of(path) == self._read.get(path) for path in paths)
+            if not same:
+                self._name(paths)
+                for path in paths:
+                    self._read[path] = _OTHERWISE
+        if not same:
+            self._told(None, doubt=paths is None)
+        return not same
+
+    def _of(self, paths: Collection[str]) -> Changed | None:
+        """Those of these that are not as they were."""
+        found = {path: look_of(path) for path in paths}
+        differing = frozenset(path for path, look in found.items() if look != self._read.get(path))
+        for path in differing:
+            if (look := found[path]) is not None:
+                self._read[path] = look
+            else:
+                self._read.pop(path, None)
+        self._taken = Changed(differing)
+        return self._taken if differing else None
 
     def close(self) -> None:
         """No more events."""
         self._stop()
 
-    def _told(self, event: FileSystemEvent | None) -> None:
+    def _name(self, paths: Collection[str] | None) -> None:
+        """An event was about these; None: about more than single files."""
+        with self._lock:
+            if paths is None or self._named is None:
+                self._named = None
+            else:
+                self._named.update(paths)
+
+    def _told(self, event: FileSystemEvent | None, doubt: bool = True) -> None:
         now = time.monotonic()
+        if doubt:
+            self._name(None)
         with self._lock:
             if isinstance(event, FileModifiedEvent):
                 self._settling.written(str(event.src_path), now)
@@ -129,6 +187,11 @@ class Files:
             else:
                 self._settling.changed(now)
         self._wake()
+
+    def _hear(self, event: FileSystemEvent, about: Collection[str] | None) -> None:
+        self._heard += 1
+        self._name(about if self._heard <= _MANY else None)
+        self._told(event, doubt=False)
 
     def _arm(self) -> bool:
         """Watch what is to be watched; anew when a folder is another one by now, or the watching thread has died.
@@ -144,7 +207,7 @@ class Files:
         self._stop()
         self._watched = wanted
         observer = Observer()
-        handler = _Handler(self._told, self._paths)
+        handler = _Handler(self._hear, self._paths)
         try:
             for folder, (deep, _) in wanted.items():
                 observer.schedule(handler, folder, recursive=deep, event_filter=_TOLD)
@@ -178,19 +241,50 @@ def _outermost(paths: Collection[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-class _Handler(FileSystemEventHandler):
-    """Events of the paths that matter, and of nothing beside them."""
+_OTHERWISE: Entry = (0, 0, -1, 0)
+"""What nothing looks like."""
+_OF_FILES = (
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileAttribEvent,
+)
 
-    def __init__(self, tell: Callable[[FileSystemEvent], None], paths: Collection[str]) -> None:
+
+class _Handler(FileSystemEventHandler):
+    """Events of the paths that matter, and of nothing beside them; with each the files that it is about, as far as it
+    is plainly about files below a watched folder."""
+
+    def __init__(self, tell: Callable[[FileSystemEvent, Collection[str] | None], None], paths: Collection[str]) -> None:
         self._tell = tell
         self._names = frozenset(os.path.basename(path) for path in paths)
-        self._deep = tuple(f"{os.path.realpath(path)}{os.sep}" for path in paths if os.path.isdir(path))
+        self._own = frozenset(paths)
+        self._deep = {f"{os.path.realpath(path)}{os.sep}": f"{path}{os.sep}" for path in paths if os.path.isdir(path)}
+        self._starts = tuple(self._deep)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        for path in (str(event.src_path), str(event.dest_path or "")):
-            if path and (path.startswith(self._deep) or self._matters(path)):
-                self._tell(event)
-                return
+        paths = [str(path) for path in (event.src_path, event.dest_path) if path]
+        if any(path.startswith(self._starts) or self._matters(path) for path in paths):
+            self._tell(event, self._about(paths) if isinstance(event, _OF_FILES) else None)
+
+    def _about(self, paths: Collection[str]) -> set[str] | None:
+        """The files by the names that they are read by, hidden ones left out; None: not only such files."""
+        found: set[str] = set()
+        for path in paths:
+            start = next((one for one in self._starts if path.startswith(one)), None)
+            if start is None:
+                if self._matters(path):
+                    return None
+                continue
+            below = path[len(start) :]
+            own = self._deep[start] + below
+            if own in self._own:
+                return None
+            if not f"{os.sep}{below}".count(f"{os.sep}."):
+                found.add(own)
+        return found
 
     def _matters(self, path: str) -> bool:
         """One of the paths themselves, or a link on the way to one (``..data`` of a mounted config map)."""

@@ -12,17 +12,20 @@ from reconciler.planning import PlanOptions
 from reconciler.planning.towers import machines_of
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
+from reconciler.resolution import Bonds
 from reconciler.watch.unattended import Held, Rules, sort_out, worst_unattended
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What is looked at. everything: all that is declared, and with prune also what is not."""
+    """What is looked at. everything: all that is declared, and with prune also what is not;
+    only: else these, see ``with_attachments``."""
 
     wanted: Wanted
     keys: frozenset[ResourceId]
     everything: bool
     backends: Mapping[str, Backend]
+    only: frozenset[ResourceId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ class Island:
 def look(about: Pass, rules: Rules) -> Looked:
     """Read afresh and plan. Backends that do not answer are in the world as such: nothing is raised for them."""
     wanted = about.wanted
-    only = frozenset() if about.everything else with_attachments(about.keys, wanted.desired)
-    options = PlanOptions(prune=wanted.prune, only=only, unattended=worst_unattended(wanted.approve))
+    only, worst = frozenset() if about.everything else about.only, worst_unattended(wanted.approve)
+    options = PlanOptions(prune=wanted.prune, only=only, unattended=worst)
     plan, world = loop.make_plan(wanted, about.backends, options)
     plan, held = sort_out(plan, wanted.desired, world, rules)
     return Looked(about, plan, world, held)
@@ -71,18 +74,15 @@ def carry_out(one: Island, on_event: execution.OnEvent, parallel: int, stop: thr
     return execution.execute(job)
 
 
-def with_attachments(keys: Collection[ResourceId], desired: Mapping[ResourceId, Desired]) -> frozenset[ResourceId]:
-    """With the Shares, Devices and PortForwards of guests: their steps are carried by their guests'."""
-    attached = {
-        id for id, want in desired.items() if id.kind in ATTACHMENTS and any(need in keys for need in want.needs)
-    }
-    return frozenset({*keys, *attached})
+def with_attachments(keys: Collection[ResourceId], users: Bonds) -> frozenset[ResourceId]:
+    """With the Shares, Devices and PortForwards of guests: their steps are carried by their guests'.
+    users: who needs what."""
+    return frozenset({*keys, *(id for id in users.who(keys) if id.kind in ATTACHMENTS)})
 
 
-def with_users(keys: Collection[ResourceId], desired: Mapping[ResourceId, Desired]) -> set[ResourceId]:
+def with_users(keys: Collection[ResourceId], users: Bonds) -> set[ResourceId]:
     """With what needs them: a network that moves takes its users along."""
-    chosen = set(keys)
-    return chosen | {id for id, want in desired.items() if not chosen.isdisjoint(want.needs)}
+    return {*keys, *users.who(keys)}
 
 
 def told(backend: str, ids: Collection[ResourceId] | None, desired: Mapping[ResourceId, Desired]) -> set[ResourceId]:

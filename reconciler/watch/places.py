@@ -34,16 +34,24 @@ class Places:
         self._stop: Flag | None = None
         self._threads: list[threading.Thread] = []
         self._needs: Json = None
+        self._for: Wanted | None = None
 
-    def fits(self, wanted: Wanted) -> bool:
-        """Whether what is open serves this set."""
-        return bool(self._needs == _needs(wanted))
+    def fits(self, wanted: Wanted, moved: Collection[ResourceId] | None = None) -> bool:
+        """Whether what is open serves this set. moved: what is otherwise in it than in the one that was asked about
+        last, where that is known."""
+        if wanted is self._for:
+            return True
+        if moved is None or self._for is None or not _needs_the_same(self._for, wanted, moved):
+            self._for = wanted if self._needs == _needs(wanted) else None
+        else:
+            self._for = wanted
+        return self._for is wanted
 
     def open(self, wanted: Wanted) -> None:
         """Close what is open, and open what this set needs. Nothing may be at work."""
         self.close()
         self.backends = self._stack.enter_context(self._opener(wanted))
-        self._needs = _needs(wanted)
+        self._needs, self._for = _needs(wanted), wanted
         self._stop = Flag()
         for name, backend in self.backends.items():
             if isinstance(backend, Watchable):
@@ -61,7 +69,7 @@ class Places:
                 thread.join(_PATIENCE)
             if not any(thread.is_alive() for thread in self._threads):
                 self._stop.close()
-        self._threads, self._stop, self._needs, self.backends = [], None, None, {}
+        self._threads, self._stop, self._needs, self._for, self.backends = [], None, None, None, {}
         self._stack.close()
         self._stack = ExitStack()
 
@@ -72,6 +80,17 @@ class Places:
             except Exception as error:  # noqa: BLE001  a bug; the others go on, and the slow resync sees what this misses
                 self._broken(name, error)
                 stop.wait(_AGAIN)
+
+
+def _needs_the_same(before: Wanted, after: Wanted, moved: Collection[ResourceId]) -> bool:
+    """Whether that is plain, without going through all of it."""
+    if (before.environment, before.prune) != (after.environment, after.prune):
+        return False
+    pairs = [(before.desired.get(id), after.desired.get(id)) for id in moved]
+    return all(
+        old is not None and new is not None and old.backend == new.backend and new.id.kind != "Host"
+        for old, new in pairs
+    )
 
 
 def _needs(wanted: Wanted) -> Json:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
+from reconciler.again import Prepared, alike
 from reconciler.model import Desired, ResourceId
-from reconciler.preparation import Wanted, prepare_watched
+from reconciler.preparation import Wanted
 from reconciler.problems import ManifestError, Problem, UsageError
 from reconciler.watch.files import Files
-
-_TRIES = 3
 
 
 class Source(Protocol):
@@ -27,6 +27,9 @@ class Source(Protocol):
 
     def refresh(self, force: bool = False) -> bool:
         """Look for a newer set; whether ``wanted`` or ``problems`` are others by now. force: read in any case."""
+
+    def moved(self, before: Wanted) -> Collection[ResourceId]:
+        """What of ``wanted`` is wanted otherwise than in that set, the last good one before, or not any more."""
 
     def hold(self) -> str:
         """Why nothing may be carried out; empty when it may."""
@@ -54,6 +57,9 @@ class FolderSource:
         self.wanted: Wanted | None = None
         self.problems: tuple[Problem, ...] = ()
         self._paths = tuple(paths)
+        self._prepared = Prepared(self._paths)
+        self._unseen: set[ResourceId] = set()
+        self._step: tuple[Wanted, Collection[ResourceId]] | None = None
         self._files = Files(wake)
         self._files.watch(self._paths)
 
@@ -61,11 +67,19 @@ class FolderSource:
         return self._files.due()
 
     def refresh(self, force: bool = False) -> bool:
-        if not self._files.changed() and not force:
+        changed = self._files.changed()
+        if changed is None and not force:
             return False
-        before = self.wanted, self.problems
-        self._read()
-        return (self.wanted, self.problems) != before
+        wanted, problems = self.wanted, self.problems
+        paths = changed.paths if changed is not None and not force else None
+        if paths is None or not self._read_again(paths):
+            self._read()
+        return self.wanted is not wanted or self.problems != problems
+
+    def moved(self, before: Wanted) -> Collection[ResourceId]:
+        if self._step is not None and self._step[0] is before:
+            return self._step[1]
+        return changed(before.desired, self.wanted.desired if self.wanted is not None else {})
 
     def hold(self) -> str:
         return ""
@@ -86,26 +100,52 @@ class FolderSource:
     def close(self) -> None:
         self._files.close()
 
+    def _read_again(self, paths: Collection[str]) -> bool:
+        """Whether these files were all that had to be looked at. What changes meanwhile is read once more, later."""
+        before = self.wanted
+        change = self._prepared.again(paths)
+        if change is None or before is None:
+            return False
+        self._unseen |= change.moved
+        if self._files.moved_on():
+            return True
+        if change.wanted.files - before.files:
+            self._files.watch({*self._paths, *change.wanted.files})
+        if self._unseen:
+            self.wanted, self._step, self._unseen = change.wanted, (before, self._unseen), set()
+        return True
+
     def _read(self) -> None:
         """Never from files that change meanwhile: what is read is of one moment, or is read again later."""
         known = self.wanted.files if self.wanted else frozenset[str]()
         self._files.watch({*self._paths, *known})
         try:
-            found = prepare_watched(self._paths)
+            found = self._prepared.whole(self.wanted.desired if self.wanted is not None else {})
         except ManifestError as error:
             if not self._files.moved_on():
                 self.problems = error.problems
             return
         if self._files.moved_on():
+            self._prepared.forget()
             return
         if self.wanted is not None and found.environment != self.wanted.environment:
+            self._prepared.forget()
             self.problems = (other_environment(self.wanted.environment, found.environment),)
             return
-        self.problems = ()
+        self.problems, self._step, self._unseen = (), None, set()
         if self.wanted is None or not same(self.wanted, found):
             self.wanted = found
+        _lay_by()
         if found.files - known:
             self._files.watch({*self._paths, *found.files})
+
+
+def _lay_by() -> None:
+    """Tens of thousands of objects are kept from now on: whoever looks for garbage need not go through them again and
+    again, for as long as one of them is at work."""
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 def same(one: Wanted, other: Wanted) -> bool:
@@ -121,11 +161,7 @@ def settings(wanted: Wanted) -> Wanted:
 def changed(before: Mapping[ResourceId, Desired], after: Mapping[ResourceId, Desired]) -> set[ResourceId]:
     """Which resources are wanted otherwise than before, or not any more."""
     gone = {id for id in before if id not in after}
-    return gone | {id for id, want in after.items() if id not in before or not _alike(before[id], want)}
-
-
-def _alike(one: Desired, other: Desired) -> bool:
-    return one is other or replace(one, mark=None) == replace(other, mark=None)
+    return gone | {id for id, want in after.items() if not alike(before.get(id), want)}
 
 
 def other_environment(old: str, new: str) -> Problem:

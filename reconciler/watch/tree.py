@@ -1,19 +1,30 @@
-"""WATCH: what files look like from outside. Two signatures that are equal: nothing has to be read again."""
+"""WATCH: what files look like from outside. As long as they look the same, nothing has to be read again."""
 
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator
 
-Signature = frozenset[tuple[str, int, int, int, int]]
-"""Of every file: path, device, inode, size, time of the last change in nanoseconds."""
+Entry = tuple[int, int, int, int]
+"""Device, inode, size, time of the last change in nanoseconds; of a folder only which one it is."""
+Looks = dict[str, Entry]
 
 _MOST_FOLDERS = 64
 
 
-def signature(paths: Iterable[str]) -> Signature:
+def looks(paths: Iterable[str]) -> Looks:
     """Of files and of everything below folders. What is not there is not in it; links are looked through at the top."""
-    return frozenset(entry for path in paths for entry in _entries(path))
+    return {path: entry for given in paths for path, entry in _entries(given)}
+
+
+def look_of(path: str) -> Entry | None:
+    """Of one file below a folder, as in ``looks``; None when it is not there, or is a folder."""
+    try:
+        about = os.lstat(path)
+    except OSError:
+        return None
+    return None if stat.S_ISDIR(about.st_mode) else _entry(about)
 
 
 def folders_to_watch(paths: Iterable[str]) -> dict[str, bool]:
@@ -52,15 +63,19 @@ def _above(path: str) -> Iterator[str]:
         at = os.path.dirname(at)
 
 
-def _entries(path: str, depth: int = 0) -> Iterator[tuple[str, int, int, int, int]]:
+def _entry(about: os.stat_result) -> Entry:
+    return about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+
+
+def _entries(path: str, depth: int = 0) -> Iterator[tuple[str, Entry]]:
     try:
         about = os.stat(path) if depth == 0 else os.lstat(path)
     except OSError:
         return
-    if not os.path.isdir(path) or (depth and os.path.islink(path)):
-        yield path, about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+    if not stat.S_ISDIR(about.st_mode):
+        yield path, _entry(about)
         return
-    yield path, about.st_dev, about.st_ino, 0, 0
+    yield path, (about.st_dev, about.st_ino, 0, 0)
     if depth > _MOST_FOLDERS:
         return
     try:

@@ -18,6 +18,7 @@ from reconciler.planning.following import is_followed
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.queue import WorkQueue
+from reconciler.resolution import Bonds
 from reconciler.watch import passes
 from reconciler.watch.conditions import Board, Look, of_outcome, of_step
 from reconciler.watch.inbox import Inbox
@@ -52,6 +53,7 @@ class Work:
         self.queue: WorkQueue[ResourceId] = WorkQueue(chance=random.random)
         self.restarts: Restarts[ResourceId] = Restarts()
         self.wanted: Wanted | None = None
+        self.users = Bonds()
         self.backends: Mapping[str, Backend] = {}
         self.stop = threading.Event()
         self._rules = rules
@@ -80,15 +82,17 @@ class Work:
         due = self.queue.next_due()
         if self.wanted is None or self.busy or (due is not None and due <= time.monotonic()):
             return False
-        return all(self.board.status(id, "Synced") for id in self.wanted.desired)
+        return self.board.count("Synced", True) == len(self.wanted.desired)
 
     def want(self, wanted: Wanted, moved: Collection[ResourceId]) -> None:
         """This is wanted from now on; moved: what is wanted otherwise than before, or not any more."""
         self.wanted = wanted
-        self.queue.forget(id for id in moved if id not in wanted.desired)
-        self.board.keep_only(wanted.desired)
+        gone = [id for id in moved if id not in wanted.desired]
+        self.queue.forget(gone)
+        self.board.forget(gone)
         for id in moved:
             self.restarts.forget(id)
+            self.users.put(id, want.needs if (want := wanted.desired.get(id)) is not None else ())
 
     def look(self, now: float, everything: bool) -> None:
         """Look at what is due; everything: at all that is declared, and with prune also at what is not."""
@@ -110,7 +114,8 @@ class Work:
         assert self.wanted is not None
         for name in [name for name in self._parked if name not in self._looking]:
             keys = frozenset(self._parked.pop(name))
-            self._send(Pass(self.wanted, keys, False, self.backends), name)
+            only = passes.with_attachments(keys, self.users)
+            self._send(Pass(self.wanted, keys, False, self.backends, only), name)
 
     def _send(self, about: Pass, name: str) -> None:
         self._looking.add(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from reconciler.watch.restarts import Restarts
 from reconciler.watch.settle import PATIENCE, QUIET, WRITER, Settling
-from reconciler.watch.tree import folders_to_watch, signature
+from reconciler.watch.tree import Looks, folders_to_watch, look_of, looks
 
 
 def test_it_is_read_once_it_has_been_quiet() -> None:
@@ -61,23 +62,27 @@ def test_whatever_happens_it_is_read_in_the_end_and_not_before_it_was_quiet(even
 
 
 def test_every_way_of_saving_changes_what_files_look_like(tmp_path: Path) -> None:
-    file = tmp_path / "a.yaml"
+    file, seen = tmp_path / "a.yaml", list[Looks]()
     file.write_text("one")
-    looks = {signature([str(tmp_path)])}
+    seen.append(looks([str(tmp_path)]))
+    assert look_of(str(file)) == seen[0][str(file)]
     other = tmp_path / ".a.yaml.swp"
     other.write_text("two")
-    assert signature([str(tmp_path)]) in looks  # an editor's own files are nobody's manifests
+    assert looks([str(tmp_path)]) in seen  # an editor's own files are nobody's manifests
     other.replace(file)
-    looks.add(signature([str(tmp_path)]))
+    seen.append(looks([str(tmp_path)]))
+    assert look_of(str(file)) == seen[1][str(file)] != seen[0][str(file)]
     file.unlink()
-    looks.add(signature([str(tmp_path)]))
+    seen.append(looks([str(tmp_path)]))
+    assert look_of(str(file)) is None
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / "deep" / "er" / "b.yaml").write_text("three")
-    looks.add(signature([str(tmp_path)]))
+    seen.append(looks([str(tmp_path)]))
     (tmp_path / "deep").rename(tmp_path / "moved")
-    looks.add(signature([str(tmp_path)]))
-    assert len(looks) == 5
-    assert signature([str(tmp_path / "gone")]) == frozenset()
+    seen.append(looks([str(tmp_path)]))
+    assert all(one != other for one, other in itertools.combinations(seen, 2))
+    assert look_of(str(tmp_path / "moved")) is None, "a folder"
+    assert looks([str(tmp_path / "gone")]) == {}
 
 
 def test_a_link_that_is_pointed_elsewhere_is_seen_and_its_folder_watched(tmp_path: Path) -> None:
@@ -87,7 +92,7 @@ def test_a_link_that_is_pointed_elsewhere_is_seen_and_its_folder_watched(tmp_pat
         (tmp_path / "mount" / version / "a.yaml").write_text("the same")
     data = tmp_path / "mount" / "..data"
     data.symlink_to("v1")
-    before = signature([str(data)])
+    before = looks([str(data)])
     assert folders_to_watch([str(data)]) == {
         str(tmp_path / "mount" / "v1"): True,
         str(tmp_path / "mount"): False,
@@ -95,7 +100,7 @@ def test_a_link_that_is_pointed_elsewhere_is_seen_and_its_folder_watched(tmp_pat
     new = tmp_path / "mount" / "..new"
     new.symlink_to("v2")
     os.replace(new, data)
-    assert signature([str(data)]) != before
+    assert looks([str(data)]) != before
     assert str(tmp_path / "mount" / "v2") in folders_to_watch([str(data)])
 
 

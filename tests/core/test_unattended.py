@@ -9,6 +9,7 @@ import pytest
 from reconciler.model import Change, Desired, Effect, Observed, Plan, Power, ResourceId, Snapshot, Step, Verb, World
 from reconciler.model import Condition as Fact
 from reconciler.problems import Problem
+from reconciler.resolution import Bonds
 from reconciler.watch.conditions import Board, of_step
 from reconciler.watch.passes import told, with_attachments, with_users
 from reconciler.watch.unattended import Held, Rules, islands, sort_out, worst_unattended
@@ -142,8 +143,13 @@ def test_what_backends_tell_comes_to_what_is_declared() -> None:
 def test_a_network_takes_its_users_along_and_a_guest_its_ports() -> None:
     port = Desired(ResourceId("PortForward", "p"), LXD, {}, needs=(WEB,))
     desired = {NET: wanted(NET), WEB: Desired(WEB, LXD, {}, needs=(NET,)), port.id: port, DB: wanted(DB)}
-    assert with_users([NET], desired) == {NET, WEB}
-    assert with_attachments([WEB], desired) == {WEB, port.id}
+    users = Bonds()
+    for id, want in desired.items():
+        users.put(id, want.needs)
+    assert with_users([NET], users) == {NET, WEB}
+    assert with_attachments([WEB], users) == {WEB, port.id}
+    users.put(port.id, ())
+    assert with_attachments([WEB], users) == {WEB}
 
 
 def test_conditions_keep_since_when() -> None:
@@ -164,6 +170,10 @@ def test_conditions_keep_since_when() -> None:
         "RestartPending": (False, 10.0),
         "Held": (True, 30.0),
     }
+    assert board.count("Synced", False) == 1 and board.count("Synced", True) == 0
     down = seen(want, Power.STOPPED).find(LXD, WEB)
     board.put(WEB, of_step(noop, want, down, {}), 40.0)
     assert board.status(WEB, "Ready") is False and board.status(WEB, "Synced") is True
+    assert board.count("Synced", True) == 1
+    board.forget([WEB])
+    assert board.count("Synced", True) == board.count("Held", False) == 0 and board.of(WEB) == []
