@@ -38,12 +38,13 @@ class Place:
 
 
 def observe(place: Place, only: Collection[ResourceId] | None) -> Snapshot:
-    """Read the kinds that ``only`` names (all of them when None), each in one request. Raises Unreachable."""
+    """Read the kinds that ``only`` names (all of them when None), each in one request; of a kind of which it names a
+    few, these alone. Raises Unreachable."""
     within = Deadline.after(OBSERVATION)
     kinds = KINDS if only is None else tuple(kind for kind in KINDS if any(id.kind == kind for id in only))
     found: dict[ResourceId, Observed] = {}
     for kind in kinds:
-        for one in _READERS[kind](place, within):
+        for one in _of_kind(place, kind, only, within):
             _keep(found, one)
     if only is None or any(id.kind == "Host" for id in only):
         if not kinds:
@@ -85,6 +86,24 @@ def revision(*parts: Any) -> str:
     return blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
+def _of_kind(place: Place, kind: str, only: Collection[ResourceId] | None, within: Deadline) -> Iterable[Observed]:
+    few = [id for id in only if id.kind == kind] if only is not None else []
+    if kind not in _ALONE or not 0 < len(few) <= _FEW:
+        return _READERS[kind](place, within)
+    return [one for id in few for one in _ALONE[kind](place, within, id)]
+
+
+def _find(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
+    """One object, if it is there."""
+    try:
+        found = place.client.find(*path, within=within)
+    except Refused as error:
+        if is_missing_project(error):
+            return []
+        raise
+    return [found.metadata] if found is not None else []
+
+
 def _list(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
     """A bulk read. In a project that is not there yet there is nothing."""
     try:
@@ -95,8 +114,9 @@ def _list(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
         raise
 
 
-def _containers(place: Place, within: Deadline) -> Iterator[Observed]:
-    found = [raw for raw in _list(place, within, "instances") if raw["type"] == "container"]
+def _containers(place: Place, within: Deadline, id: ResourceId | None = None) -> Iterator[Observed]:
+    some = _list(place, within, "instances") if id is None else _find(place, within, "instances", id.name)
+    found = [raw for raw in some if raw["type"] == "container"]
     plugged = any((raw["devices"] or _has_account(raw)) and containers.is_up(raw) for raw in found)
     sight: Sight | SightWithin = Sight()
     if plugged:
@@ -199,6 +219,13 @@ def _images(place: Place, within: Deadline) -> Iterator[Observed]:
                 yield replace(one, environment=None) if shared else one
 
 
+def _image(place: Place, within: Deadline, id: ResourceId) -> Iterator[Observed]:
+    for alias in _find(place, within, "images", "aliases", image_name(id)):
+        if alias["type"] == "container":
+            one = observed_image(place, {"fingerprint": alias["target"]}, alias)
+            yield replace(one, environment=None) if _shares_images(place, within) else one
+
+
 def _shares_images(place: Place, within: Deadline) -> bool:
     """Whether the project uses the default project's images: ours too then, but not to be pruned from here."""
     if (project := place.client.address.project) is None:
@@ -223,13 +250,13 @@ def observed_image(place: Place, raw: Mapping[str, Any], alias: Mapping[str, str
     )
 
 
-def _networks(place: Place, within: Deadline) -> Iterator[Observed]:
-    for raw in _list(place, within, "networks"):
+def _networks(place: Place, within: Deadline, id: ResourceId | None = None) -> Iterator[Observed]:
+    for raw in _list(place, within, "networks") if id is None else _find(place, within, "networks", id.name):
         yield _plain("Network", raw, place, networks.spec_of)
 
 
-def _profiles(place: Place, within: Deadline) -> Iterator[Observed]:
-    for raw in _list(place, within, "profiles"):
+def _profiles(place: Place, within: Deadline, id: ResourceId | None = None) -> Iterator[Observed]:
+    for raw in _list(place, within, "profiles") if id is None else _find(place, within, "profiles", id.name):
         yield _plain("Profile", raw, place, plain.profile_spec, _device_needs((raw["devices"] or {}).values()))
 
 
@@ -283,3 +310,11 @@ _READERS: Mapping[str, Callable[[Place, Deadline], Iterator[Observed]]] = {
     "Project": _projects,
     "Volume": _volumes,
 }
+_ALONE: Mapping[str, Callable[[Place, Deadline, ResourceId], Iterator[Observed]]] = {
+    "Container": _containers,
+    "Image": _image,
+    "Network": _networks,
+    "Profile": _profiles,
+}
+_FEW = 3
+"""As many as this are asked for one by one: what a look at one guest takes hangs on no others then."""

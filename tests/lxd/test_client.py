@@ -173,6 +173,21 @@ def test_an_observation_that_is_only_about_containers_reads_nothing_else(lab: La
     assert lab.client.requests - before == 2
 
 
+def test_one_that_is_read_alone_is_as_it_is_among_all(lab: Lab) -> None:
+    container = lab.container(lab.lxd.name())
+    profile = lab.desired("Profile", lab.lxd.name("p"), {"config": {"user.x": "1"}, "deletionPolicy": "delete"})
+    nowhere = {"ipv4": {"address": "none"}, "ipv6": {"address": "none"}, "deletionPolicy": "delete"}
+    network = lab.desired("Network", lab.lxd.name("n"), nowhere)
+    lab.converge(container, profile, network)
+    everything = lab.backend.observe().resources
+    image = ResourceId("Image", "busybox")
+    for id in (container.id, profile.id, network.id, image):
+        before = lab.client.requests
+        alone = lab.backend.observe({id, ResourceId(id.kind, "none")}).resources
+        assert alone == {id: everything[id]}
+        assert lab.client.requests - before == 2, "each by itself"
+
+
 def test_what_is_written_over_a_unix_socket_imports_no_pylxd(lxd: PrivateLxd) -> None:
     program = f"""
 import sys
