@@ -242,6 +242,9 @@ def place(machine: Place, tmp_path: Path) -> Iterator[Place]:
     here.save("image.yaml", IMAGE)
     yield here
     left = [name for name in here.run("get", "-o", "name").split() if not name.startswith(("Host/", "Image/"))]
+    for name in left:
+        if name.startswith("VirtualMachine/"):
+            here.run("stop", "--force", name)  # which would be waited for: these know of no power button
     if left:
         here.run("delete", "--yes", "--confirm-delete", *left)
     for path in (machine.state / "watch").glob("*.suspended"):
