@@ -1,6 +1,8 @@
 """APPLY and exec, inside the guest: qemu-guest-agent over its socket, every call with a deadline.
 
 The channel has no greeting and no connection that means anything: whether an agent listens shows only when it answers.
+While nobody is connected the agent looks for us ten times a second, no more: so whoever has several things to ask of
+it keeps the connection between them (``keeping``), though not for long, for the channel serves one client at a time.
 """
 
 from __future__ import annotations
@@ -10,8 +12,11 @@ import io
 import json
 import random
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -20,15 +25,17 @@ from typing import Any, BinaryIO
 
 from reconciler.backends.qemu.sockets import connect
 from reconciler.model import Json
-from reconciler.problems import Interrupted, Problem, Refused, Unreachable
+from reconciler.problems import GuestFailed, Interrupted, Problem, Refused, Unreachable
 
 _CHUNK = 256 * 1024
 _READ = 48 * 1024
 _LIMIT = 64 * 1024 * 1024
-_POLL = (0.02, 0.5)
+_POLL = (0.005, 0.5)
 """How often the end of a command is asked for: seconds at first, and at most."""
 _TURN = 60.0
 """Seconds until it is our turn again, when others have come in between."""
+_KEPT_FOR = 0.5
+"""Seconds after which a connection is not kept any longer: others have their turn."""
 _NO_CHILD = "Failed to execute child process"
 _NOT_RUN = {"No such file or directory": 127, "Permission denied": 126}
 
@@ -51,6 +58,36 @@ class NotRun(Refused):
         return next(code for words, code in _NOT_RUN.items() if self.problem.summary.endswith(f": {words}"))
 
 
+_kept: ContextVar[dict[Path, tuple[socket.socket, float]] | None] = ContextVar("kept", default=None)
+"""Connections that nobody uses just now, and when each was made; None where none are kept."""
+
+
+@contextmanager
+def keeping() -> Iterator[None]:
+    """While this lasts, in this thread, a connection that was used is used again by whoever comes next."""
+    before = _kept.set({})
+    try:
+        yield
+    finally:
+        let_go()
+        _kept.reset(before)
+
+
+def expect(path: Path, subject: str) -> None:
+    """Somebody will soon ask for the agent there: be connected by then, so that it has taken notice of us."""
+    kept = _kept.get()
+    if kept is not None and path not in kept:
+        with suppress(Unreachable):
+            kept[path] = connect(path, subject), time.monotonic()
+
+
+def let_go() -> None:
+    """Close what is kept: before a wait, so that others can talk to the guests meanwhile."""
+    kept = _kept.get() or {}
+    while kept:
+        kept.popitem()[1][0].close()
+
+
 class Agent:
     """A session with the agent behind the socket at ``path``. Unreachable when none answers within ``patience``."""
 
@@ -61,8 +98,10 @@ class Agent:
         self._buffer = bytearray()
 
     def __enter__(self) -> Agent:
-        self._socket = connect(self._path, self._subject)
+        kept = (_kept.get() or {}).pop(self._path, None)
+        self._socket, self._since = kept or (connect(self._path, self._subject), time.monotonic())
         try:
+            # The same for one that was kept: the guest may have gone down meanwhile.
             self._synchronise(time.monotonic() + self._patience)
         except BaseException:
             self._socket.close()
@@ -72,7 +111,12 @@ class Agent:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._socket.close()
+        kept = _kept.get()
+        is_idle = error is None or isinstance(error, Refused | GuestFailed)  # every answer came, were it a no
+        if kept is not None and is_idle and time.monotonic() - self._since < _KEPT_FOR:
+            kept[self._path] = self._socket, self._since
+        else:
+            self._socket.close()
 
     def execute(self, name: str, arguments: Mapping[str, Json] | None = None, timeout: float = 10.0) -> Json:
         """Its answer. Raises Refused when the agent says no, Interrupted when it says nothing."""
@@ -180,7 +224,7 @@ class Agent:
         self._socket.close()
         Event().wait(pause)
         try:
-            self._socket = connect(self._path, self._subject)
+            self._socket, self._since = connect(self._path, self._subject), time.monotonic()
         except Unreachable as error:
             raise self._gone() from error
         self._buffer.clear()

@@ -5,10 +5,11 @@ The record says ``pending`` before anything is touched and loses it at the very 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from reconciler.backends.qemu import kernels, process, provision
+from reconciler.backends.qemu import agent, kernels, process, provision
 from reconciler.backends.qemu.accelerator import choose
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.effects import TABLE
@@ -18,7 +19,7 @@ from reconciler.backends.qemu.inside.disks import check as check_mounts
 from reconciler.backends.qemu.inside.disks import unmount_unwanted
 from reconciler.backends.qemu.launch import Launch, start
 from reconciler.backends.qemu.machine import drives_of
-from reconciler.backends.qemu.plugging import Live, plug_missing, unplug_unwanted
+from reconciler.backends.qemu.plugging import Live, note_missing, plug, unplug_unwanted
 from reconciler.backends.qemu.plugging.resizing import resize
 from reconciler.backends.qemu.preflight import check_live, check_start
 from reconciler.backends.qemu.prepare import (
@@ -36,7 +37,7 @@ from reconciler.backends.qemu.settle import Settling, is_settled, settle
 from reconciler.backends.qemu.shares import daemon
 from reconciler.backends.qemu.shutdown import stop
 from reconciler.effects import effect_of
-from reconciler.model import Desired, Effect, Power, ResourceId, Spec, Step, Verb
+from reconciler.model import Change, Desired, Effect, Power, ResourceId, Spec, Step, Verb
 from reconciler.ports import Settings, Tell
 from reconciler.problems import Locked, Problem, Refused
 
@@ -69,6 +70,8 @@ class Machines:
         self._check(step, desired, tell)
         self._take_over_name(step, tell)
         folder = self.folder(step.id.name)
+        if any(map(_concerns_guest, step.changes)):
+            agent.expect(folder.agent, str(step.id))
         with locked(folder.path, str(step.id), _LOCK_PATIENCE):
             record = load(folder)
             if step.verb is Verb.REPLACE and record is not None:
@@ -92,7 +95,8 @@ class Machines:
                 record = self.bring_up(folder, record, spec, tell)
                 # What has to be put into the guest is not at hand here: the next apply finishes that.
                 if not provision.due_files(spec, record.files):
-                    settle(Settling(folder, spec, {}, tell, self.settings.timeout, self.settings.state), record)
+                    settling = Settling(folder, spec, {}, tell, self.settings.timeout, self.settings.state)
+                    save(folder, settle(settling, record))
 
     def _take_later(self, folder: Folder, record: Record, applied: Spec) -> tuple[Record, Spec]:
         """What waited for the guest to go down comes true now that it is down."""
@@ -219,51 +223,66 @@ class _Pass:
             uuid = make_uuid(self.machines.settings.state, environment, self.subject)
             record = save(self.folder, record.but(id=self.subject, uuid=str(uuid)))
         known_ready = record.pending is None and all(change.path[0] in _PLUGGED for change in self.step.changes)
-        record = save(self.folder, record.but(environment=environment, pending=record.pending or self.step.verb.value))
-        if self._has_to_go_down(record):
-            record = stop(self.folder, record, self.machines.grace, self.tell)
-        if process.find(self.folder, record) is None:
+        record = record.but(environment=environment, pending=record.pending or self.step.verb.value)
+        record, status = self._in_place(record)
+        if status is None:
             daemon.sweep(self.folder)
             record = drop_disks(self.folder, record.but(plugged={}), spec)
             record = save(self.folder, record.but(applied=spec, later=self.desired.later))
-        else:
-            record = self._change_live(record)
         if spec.get("power", "running") == "stopped":
             record, _ = prepare(self.folder, record, spec, self.machines.store, self.tell)
         else:
-            record = self._up(record, known_ready)
+            record = self._up(record, status, known_ready)
         save(self.folder, record.but(pending=None))
 
-    def _change_live(self, record: Record) -> Record:
+    def _in_place(self, record: Record) -> tuple[Record, str | None]:
+        """Changed as it runs, if it runs and what is to change does so under a guest; and what QEMU then says that it
+        does. Else it is down, and says nothing."""
+        running = process.find(self.folder, record)
+        if running is not None and not _needs_rest(self.step, self.desired.spec):
+            with Monitor(self.folder.qmp, record.id) as monitor:
+                status = str(monitor.execute("query-status")["status"])
+                # We were cut off before its CPUs ran: then nothing of it has been numbered, and it begins anew.
+                if status != "prelaunch":
+                    return self._change_live(monitor, record.but(process=running)), status
+        record = save(self.folder, record)
+        if running is not None:
+            record = stop(self.folder, record, self.machines.grace, self.tell)
+        return record, None
+
+    def _change_live(self, monitor: Monitor, record: Record) -> Record:
         """Have the QEMU that runs be as wanted, in everything that can be changed under a guest.
 
         What goes out goes before the record says that it is not wanted; a crash in between leaves it to the next pass.
+        The record is written before anything is done, and not again for what only follows from that.
         """
         spec, store, folder = self.desired.spec, self.machines.store, self.folder
         kept = frozenset(own_disks(record.applied or {}))
         record = take_images(folder, record, spec, store, self.tell)
         drives = drives_of(spec, record, folder, store.locate(spec))
-        with Monitor(folder.qmp, record.id) as monitor:
-            live = Live(folder, monitor, record, spec, drives, self.tell, True, self.machines.grace.device)
-            live.record = unmount_unwanted(folder, live.record, spec, self.tell)
-            unplug_unwanted(live, kept)
-            record = drop_disks(folder, live.record, spec)
-            live.record = save(folder, record.but(applied=spec, later=self.desired.later))
-            make_disks(drives, live.record)
-            plug_missing(live)
-            return live.record
+        live = Live(folder, monitor, record, spec, drives, self.tell, True, self.machines.grace.device)
+        live.record = unmount_unwanted(folder, live.record, spec, self.tell)
+        unplug_unwanted(live, kept)
+        record = drop_disks(folder, live.record, spec)
+        live.record = record = record.but(applied=spec, later=self.desired.later)
+        missing = note_missing(live)
+        make_disks(drives, record)
+        plug(live, missing)
+        return live.record
 
-    def _up(self, record: Record, known_ready: bool) -> Record:
-        """Running (or paused, once it has run), with files and commands done, and ready."""
+    def _up(self, record: Record, status: str | None, known_ready: bool) -> Record:
+        """Running (or paused, once it has run), with files and commands done, and ready. status: as QEMU says it."""
         spec, machines = self.desired.spec, self.machines
-        paused = spec.get("power") == "paused"
-        ran = process.find(self.folder, record) is not None
-        if not (paused and is_settled(record, spec) and ran):
-            record = machines.bring_up(self.folder, record, spec, self.tell)
+        paused, is_well = spec.get("power") == "paused", known_ready and record.settled == record.process
+        if not is_well:
+            record = save(self.folder, record)  # a guest may take minutes
+        if not (paused and is_settled(record, spec) and status is not None):
+            if status != "running":
+                record = machines.bring_up(self.folder, record, spec, self.tell)
             limit, state = machines.settings.timeout, machines.settings.state
             settling = Settling(self.folder, spec, self.desired.payload, self.tell, limit, state, known_ready)
             record = settle(settling, record)
-        if ran:
+        if status is not None and not is_well:
             resize(self.folder, record, spec, self.tell, machines.grace.follow)
         if paused:
             self._pause(record)
@@ -273,16 +292,12 @@ class _Pass:
         with Monitor(self.folder.qmp, record.id) as monitor:
             monitor.execute("stop")
 
-    def _has_to_go_down(self, record: Record) -> bool:
-        """Whether anything that is to change does so only while the guest is down, or it never came up at all."""
-        if process.find(self.folder, record) is None:
-            return False
-        return _needs_rest(self.step, self.desired.spec) or self._is_half_started(record)
 
-    def _is_half_started(self, record: Record) -> bool:
-        """Whether we were cut off before its CPUs ran: then nothing of it has been numbered, and it begins anew."""
-        with Monitor(self.folder.qmp, record.id) as monitor:
-            return bool(monitor.execute("query-status")["status"] == "prelaunch")
+def _concerns_guest(change: Change) -> bool:
+    """Whether something is to be mounted or unmounted in the guest."""
+    if change.path[0] == "disks":
+        return change.op != "add" or (isinstance(change.new, Mapping) and "mount" in change.new)
+    return change.path[0] == "shares"
 
 
 def _needs_rest(step: Step, spec: Spec) -> bool:

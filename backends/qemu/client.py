@@ -131,16 +131,14 @@ async def _ask(
     subject: str, path: Path, commands: Sequence[Command], timeout: float
 ) -> list[Json | BackendError] | BackendError:
     client = QMPClient(subject, readbuflen=_READ_BUFFER)
-    answers: list[Json | BackendError] = []
     try:
         await _connect(client, path, subject, timeout)
-        for command in commands:
-            answers.append(await _ask_one(client, command, subject, timeout))
+        # All of them at once: QEMU answers one after the other, and does not wait for us in between.
+        return await asyncio.gather(*(_ask_one(client, command, subject, timeout) for command in commands))
     except BackendError as error:
         return error
     finally:
         await _disconnect(client)
-    return answers
 
 
 async def _ask_one(client: QMPClient, command: Command, subject: str, timeout: float) -> Json | BackendError:

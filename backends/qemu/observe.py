@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,12 +73,15 @@ def observe(folders: Sequence[Folder], stored: Mapping[str, tuple[Path, str]]) -
                 live[folder.name] = (folder, record)
         except Unreachable as error:
             found.append(_unknown(folder, None, error))
-    words = _words({name: (folder, wanted) for name, (folder, record) in live.items() if (wanted := files(record))})
     asked = {name: {**_BASICS, **questions(record)} for name, (_, record) in live.items()}
-    answers = _ask({name: (folder.qmp, list(asked[name].values())) for name, (folder, _) in live.items()})
+    with _words(
+        {name: (folder, wanted) for name, (folder, record) in live.items() if (wanted := files(record))}
+    ) as said:
+        answers = _ask({name: (folder.qmp, list(asked[name].values())) for name, (folder, _) in live.items()})
+        words = said()
     for name, (folder, record) in live.items():
-        said = answers[name]
-        named = said if isinstance(said, BackendError) else dict(zip(asked[name], said, strict=True))
+        answer = answers[name]
+        named = answer if isinstance(answer, BackendError) else dict(zip(asked[name], answer, strict=True))
         found.append(_put(Seen(folder, record, named, words.get(name)), stored))
     return found
 
@@ -92,15 +96,20 @@ def _ask(
     return ask_many(questions, PATIENCE)
 
 
-def _words(wanted: Mapping[str, tuple[Folder, Sequence[str]]]) -> dict[str, Mapping[str, bytes]]:
-    """What the guests themselves say, asked of all agents at the same time; nothing of those that keep silent."""
+@contextmanager
+def _words(
+    wanted: Mapping[str, tuple[Folder, Sequence[str]]],
+) -> Iterator[Callable[[], dict[str, Mapping[str, bytes]]]]:
+    """What the guests themselves say, asked of all agents at the same time, and while the caller does something else;
+    nothing of those that keep silent."""
     if not wanted:
-        return {}
+        yield dict
+        return
     from concurrent.futures import ThreadPoolExecutor  # for the few machines with something that only a guest can tell
 
     with ThreadPoolExecutor(min(len(wanted), _AGENTS)) as pool:
-        said = pool.map(lambda one: _word(*one), wanted.values())
-        return {name: word for name, word in zip(wanted, said, strict=True) if word is not None}
+        coming = {name: pool.submit(_word, *one) for name, one in wanted.items()}
+        yield lambda: {name: word for name, one in coming.items() if (word := one.result()) is not None}
 
 
 def _word(folder: Folder, paths: Sequence[str]) -> Mapping[str, bytes] | None:

@@ -66,7 +66,7 @@ def take_images(folder: Folder, record: Record, spec: Spec, store: Store, tell: 
         if name not in images:
             tell(f"image {wanted['name']}")
             images[name] = _take_image(folder, name, wanted, record.id, store, tell)
-    return save(folder, record.but(images=images))
+    return save(folder, record.but(images=images)) if images != record.images else record
 
 
 def make_disks(drives: Iterable[Drive], record: Record) -> None:
@@ -88,9 +88,10 @@ def drop_disks(folder: Folder, record: Record, spec: Spec) -> Record:
         return record  # what disks there are is somebody else's business
     # One that it did not have before is made anew, whatever lies there under that name.
     own = own_disks(spec) & own_disks(record.applied or spec) | {BOOT}
-    record = save(folder, record.but(images={name: facts for name, facts in record.images.items() if name in own}))
-    for file in folder.disks():
-        if file.name.rpartition(".")[0] not in own:
+    record = record.but(images={name: facts for name, facts in record.images.items() if name in own})
+    if gone := [file for file in folder.disks() if file.name.rpartition(".")[0] not in own]:
+        record = save(folder, record)
+        for file in gone:
             file.unlink(missing_ok=True)
     return record
 

@@ -96,9 +96,12 @@ def load(folder: Folder) -> Record | None:
 
 
 def save(folder: Folder, record: Record) -> Record:
-    """Write it as a whole or not at all; returns it."""
+    """Write it as a whole or not at all; returns it. What stands there already is not written again: a write has to
+    reach the disk, and takes milliseconds."""
     # Not sorted: disks and cards are plugged in as they were declared, after the next start too.
-    write_private(folder.record, json.dumps(asdict(record), indent=1).encode())
+    data = json.dumps(asdict(record), indent=1).encode()
+    if not _stands(folder.record, data):
+        write_private(folder.record, data)
     return record
 
 
@@ -121,6 +124,13 @@ def _free_uid(identity: uuid.UUID, state: Path, runtime: Path, name: str) -> int
     taken = {record.uid for folder in others if (record := _load_if_whole(folder))}
     wanted = identity.int % _UIDS
     return next(uid for step in range(_UIDS) if (uid := _FIRST_UID + (wanted + step) % _UIDS) not in taken)
+
+
+def _stands(file: Path, data: bytes) -> bool:
+    try:
+        return file.read_bytes() == data
+    except OSError:
+        return False
 
 
 def _load_if_whole(folder: Folder) -> Record | None:

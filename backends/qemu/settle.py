@@ -48,7 +48,10 @@ def is_settled(record: Record, spec: Spec) -> bool:
 
 
 def settle(settling: Settling, record: Record) -> Record:
-    """Files put, commands run, conditions awaited. GuestFailed with the guest's last words when it does not come up."""
+    """Files put, commands run, conditions awaited; the record, which the caller writes down, says that they were.
+
+    GuestFailed with the guest's last words when it does not come up.
+    """
     spec = settling.spec
     try:
         record, touched = _work(settling, record)
@@ -66,7 +69,7 @@ def settle(settling: Settling, record: Record) -> Record:
             stop(settling.folder, record, GRACE, settling.tell, force=True)
         raise
     addresses.pass_on(settling.folder, record, spec)
-    return save(settling.folder, record.but(born=True, settled=record.process))
+    return record.but(born=True, settled=record.process)
 
 
 def _work(settling: Settling, record: Record) -> tuple[Record, bool]:
@@ -85,8 +88,9 @@ def _work(settling: Settling, record: Record) -> tuple[Record, bool]:
         provision.take_files_away(settling.folder, record.id, gone, settling.tell)
         provision.put_files(settling.folder, record.id, files, settling.payload, settling.tell)
         provision.run_all(settling.folder, record.id, runs, settling.tell)
-    done = {"files": dict(spec.get("files", {})), "runs": tuple(spec.get("run", ()))}
-    return save(settling.folder, record.but(**done)), bool(files or runs or gone)
+    touched = bool(files or runs or gone)
+    record = record.but(files=dict(spec.get("files", {})), runs=tuple(spec.get("run", ())))
+    return save(settling.folder, record) if touched else record, touched
 
 
 def due_runs(record: Record, spec: Spec, files_changed: bool) -> list[Spec]:

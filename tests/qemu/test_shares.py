@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,7 +35,8 @@ def with_share(lab: Lab, folder: Path, path: str = "/mnt/data", read_only: bool 
 def kill(pids: list[int]) -> None:
     handles = [os.pidfd_open(pid) for pid in pids]
     for handle in handles:
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended with the one before
+            signal.pidfd_send_signal(handle, signal.SIGKILL)
         os.close(handle)
     deadline = time.monotonic() + 10
     while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:

@@ -39,15 +39,20 @@ def companion(folder: Folder) -> Companion:
     return Companion(folder.path / "forwarder.alive", folder.path / "forwarder.log", "forwarder", subject)
 
 
+def is_alive(folder: Folder) -> bool:
+    """Whether there is one: the kernel's own answer."""
+    return companions.is_held(companion(folder).alive)
+
+
 def seen(folder: Folder) -> frozenset[Rule] | None:
     """What it listens on now. Nothing when there is none; None when it is stuck: it listens, and leads nowhere."""
-    if not companions.is_held(companion(folder).alive):
+    if not is_alive(folder):
         return frozenset()
     try:
         with _talk(folder, _LOOK) as ask:
             return frozenset(map(parse, ask("list")))
     except (Unreachable, Refused):
-        return None if companions.is_held(companion(folder).alive) else frozenset()
+        return None if is_alive(folder) else frozenset()
 
 
 def advise(folder: Folder, addresses: Mapping[str, Sequence[str]]) -> None:

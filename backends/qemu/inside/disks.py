@@ -91,6 +91,7 @@ def unmount_unwanted(folder: Folder, record: Record, spec: Spec, tell: Tell) -> 
         if not id.startswith(PREFIX) or one.get("path") == paths.get(name) or _is_left(spec, name):
             continue
         if "at" in one and spec.get("guestAgent", True):
+            save(folder, record)
             with _asked(folder, record.id, f"disks.{name}") as agent:
                 if mounts.is_mounted(mounts.mounted(agent), one["at"], one["source"]):
                     tell(f"unmounting {one['at']}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from reconciler.backends.qemu.agent import Agent
+from reconciler.backends.qemu.agent import Agent, Finished
 from reconciler.problems import GuestFailed, Problem, Refused
 
 TABLE = "/proc/mounts"
@@ -14,6 +14,14 @@ _TIMEOUT = 60.0
 _ESCAPED = re.compile(rb"\\([0-7]{3})")
 _SYSTEM = re.compile(r"/|/(bin|boot|dev|etc|lib(32|64|x32)?|proc|run|sbin|sys|usr|var)|/(dev|proc|sys)/.*")
 _MAKE = 'mkdir -p -- "$1" && cd -P -- "$1" && pwd -P'
+_NO_FOLDER, _ELSEWHERE = 112, 113
+"""Codes that ``mount`` itself does not end with: its are 127 at most, and of one bit each."""
+_MAKE_AND_MOUNT = f"""
+mkdir -p -- "$1" && cd -P -- "$1" && there=$(pwd -P) || exit {_NO_FOLDER}
+if [ "$there" != "$1" ]; then echo "$there"; exit {_ELSEWHERE}; fi
+shift
+exec mount "$@"
+"""
 _BUSY = """
 for process in /proc/[0-9]*; do
     for link in "$process/cwd" "$process/root" "$process"/fd/*; do
@@ -24,6 +32,10 @@ for process in /proc/[0-9]*; do
     done
 done
 """
+
+
+class NoFolder(GuestFailed):
+    """The guest cannot have a folder there, or has another one there than its name says."""
 
 
 class Mount(NamedTuple):
@@ -61,17 +73,32 @@ def make_folder(agent: Agent, path: str, subject: str) -> str:
     """The folder is there; where it really is, links on the way followed: so the kernel's table will call it."""
     done = agent.run(["/bin/sh", "-c", _MAKE, "sh", path], _TIMEOUT)
     if done.code != 0:
-        raise GuestFailed(Problem(f"{path}: cannot be made a folder", subject=subject, detail=_said(done.err)))
+        raise _no_folder(path, done, subject)
     return done.out.decode("utf-8", "surrogateescape").removesuffix("\n")
 
 
 def mount(agent: Agent, source: str, type: str | None, path: str, options: Sequence[str], subject: str) -> None:
     """``path`` is an existing folder; type None: whatever the guest finds. GuestFailed with the guest's words."""
-    words = ["mount", *(("-t", type) if type else ()), *(("-o", ",".join(options)) if options else ()), source, path]
-    done = agent.run(words, _TIMEOUT)
+    done = agent.run(["mount", *_words(source, type, path, options)], _TIMEOUT)
     if done.code != 0:
-        what = f"{path}: the guest cannot mount {source} there"
-        raise GuestFailed(Problem(what, subject=subject, detail=_said(done.err + done.out)))
+        raise _not_mounted(source, path, done, subject)
+
+
+def make_and_mount(
+    agent: Agent, source: str, type: str, path: str, options: Sequence[str], field: str, subject: str
+) -> None:
+    """The folder made and the mount, in one go. GuestFailed, in the guest's words; too where links lead elsewhere."""
+    words = [path, *_words(source, type, path, options)]
+    done = agent.run(["/bin/sh", "-c", _MAKE_AND_MOUNT, "sh", *words], _TIMEOUT)
+    if done.code == _NO_FOLDER:
+        raise _no_folder(path, done, subject)
+    if done.code == _ELSEWHERE:
+        where = done.out.decode("utf-8", "surrogateescape").removesuffix("\n")
+        raise NoFolder(
+            Problem(f"{field}: in the guest, {path} leads to {where}", subject=subject, hint=f"say path: {where}")
+        )
+    if done.code != 0:
+        raise _not_mounted(source, path, done, subject)
 
 
 def unmount(agent: Agent, path: str, subject: str, lazy: bool = False) -> None:
@@ -94,6 +121,19 @@ def unmount(agent: Agent, path: str, subject: str, lazy: bool = False) -> None:
 def is_mounted(table: Mapping[str, Mount], path: str, source: str) -> bool:
     """Whether that, and nothing on top of it, is mounted there."""
     return path in table and table[path].source == source
+
+
+def _words(source: str, type: str | None, path: str, options: Sequence[str]) -> list[str]:
+    return [*(("-t", type) if type else ()), *(("-o", ",".join(options)) if options else ()), source, path]
+
+
+def _no_folder(path: str, done: Finished, subject: str) -> NoFolder:
+    return NoFolder(Problem(f"{path}: cannot be made a folder", subject=subject, detail=_said(done.err)))
+
+
+def _not_mounted(source: str, path: str, done: Finished, subject: str) -> GuestFailed:
+    what = f"{path}: the guest cannot mount {source} there"
+    return GuestFailed(Problem(what, subject=subject, detail=_said(done.err + done.out)))
 
 
 def _users(agent: Agent, path: str) -> list[str]:

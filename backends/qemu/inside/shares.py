@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from threading import Event
 
 from reconciler.backends.qemu.agent import Agent
-from reconciler.backends.qemu.inside.mounts import Mount, check_path, make_folder, mount, mounted, unmount
+from reconciler.backends.qemu.inside.mounts import Mount, NoFolder, check_path, make_and_mount, mounted, unmount
 from reconciler.model import Spec
 from reconciler.ports import Tell
 from reconciler.problems import GuestFailed, Problem
@@ -19,7 +19,8 @@ from reconciler.problems import GuestFailed, Problem
 _TAG_BYTES = 36
 _DRIVER = 15.0
 """Seconds that the guest's driver may take to notice the device."""
-_POLL = 0.1
+_POLL = (0.01, 0.1)
+"""How often mounting is tried: seconds at first, and at most."""
 _WAYS: Mapping[str, tuple[str, ...]] = {
     "virtiofs": ("nosuid", "nodev"),
     "9p": ("nosuid", "nodev", "trans=virtio", "version=9p2000.L", "msize=262144"),
@@ -61,12 +62,9 @@ def put_in_place(agent: Agent, name: str, part: Spec, subject: str) -> None:
     for path, there in reversed(table.items()):
         if _is_of(there, name):
             unmount(agent, path, subject, lazy=True)
-    path = _plain(part["path"])
-    if (where := make_folder(agent, path, subject)) != path:
-        what = f"shares.{name}.path: in the guest, {path} leads to {where}"
-        raise GuestFailed(Problem(what, subject=subject, hint=f"say path: {where}"))
     kind = part["transport"]
-    _mount(agent, tag_of(name), kind, path, (*_WAYS[kind], *(("ro",) if part["readOnly"] else ())), subject)
+    options = (*_WAYS[kind], *(("ro",) if part["readOnly"] else ()))
+    _mount(agent, name, kind, _plain(part["path"]), options, subject)
 
 
 def take_away(agent: Agent, name: str, subject: str, tell: Tell) -> None:
@@ -77,11 +75,13 @@ def take_away(agent: Agent, name: str, subject: str, tell: Tell) -> None:
             unmount(agent, path, subject, lazy=True)
 
 
-def _mount(agent: Agent, tag: str, kind: str, path: str, options: tuple[str, ...], subject: str) -> None:
-    deadline = time.monotonic() + _DRIVER
+def _mount(agent: Agent, name: str, kind: str, path: str, options: tuple[str, ...], subject: str) -> None:
+    deadline, pause = time.monotonic() + _DRIVER, _POLL[0]
     while True:
         try:
-            mount(agent, tag, kind, path, options, subject)
+            make_and_mount(agent, tag_of(name), kind, path, options, f"shares.{name}.path", subject)
+        except NoFolder:
+            raise
         except GuestFailed as error:
             if time.monotonic() > deadline:
                 hint = f"has the guest's kernel {kind}, and the tools to mount it?"
@@ -89,7 +89,8 @@ def _mount(agent: Agent, tag: str, kind: str, path: str, options: tuple[str, ...
                 raise GuestFailed(
                     Problem(problem.summary, subject=subject, detail=problem.detail, hint=hint)
                 ) from error
-            Event().wait(_POLL)
+            Event().wait(pause)
+            pause = min(pause * 2, _POLL[1])
         else:
             return
 

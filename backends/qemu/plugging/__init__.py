@@ -17,15 +17,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from types import ModuleType
+from typing import NamedTuple
 
 from reconciler.backends.qemu.plugging import agent, devices, disks, forwards, nics, shares
 from reconciler.backends.qemu.plugging.live import Live
 from reconciler.model import Json, Spec
 
-__all__ = ["Live", "assemble", "plug_missing", "unplug_unwanted"]
+__all__ = ["Live", "assemble", "note_missing", "plug", "unplug_unwanted"]
 
 KINDS: Sequence[ModuleType] = (disks, nics, devices, shares)
 """In the order in which they are plugged in."""
+
+
+class Missing(NamedTuple):
+    """One thing to be plugged in: of which kind, called what, with what."""
+
+    kind: ModuleType
+    name: str
+    part: Json
 
 
 def assemble(live: Live) -> None:
@@ -43,20 +52,34 @@ def unplug_unwanted(live: Live, kept: frozenset[str] = frozenset()) -> None:
     for kind, name, id in _plugged(live):
         stays = id in present and _is_as_wanted(live, kind, name) and (name in kept or not _is_own(live, kind, name))
         if not stays and not _is_ignored(live.spec, kind.SECTION, name):
+            live.save()
             kind.unplug(live, name, live.record.plugged[id])
             live.forget(id)
 
 
 def plug_missing(live: Live) -> None:
     """Put in what is wanted and not there; then what goes through what is plugged in."""
+    plug(live, note_missing(live))
+
+
+def note_missing(live: Live) -> list[Missing]:
+    """What is wanted and not there. The record says so, in one write, before anything of it is plugged in."""
     present = live.present()
-    for kind in KINDS:
-        for name, part in _wanted(live, kind).items():
-            id = f"{kind.PREFIX}{name}"
-            if id in present or (live.booted and _is_ignored(live.spec, kind.SECTION, name)):
-                continue
-            live.remember(id, part)
-            kind.plug(live, name, part)
+    found = [
+        Missing(kind, name, part)
+        for kind in KINDS
+        for name, part in _wanted(live, kind).items()
+        if f"{kind.PREFIX}{name}" not in present and not (live.booted and _is_ignored(live.spec, kind.SECTION, name))
+    ]
+    if found:
+        live.remember({f"{one.kind.PREFIX}{one.name}": one.part for one in found})
+    return found
+
+
+def plug(live: Live, missing: Sequence[Missing]) -> None:
+    """Put it in; then what goes through what is plugged in."""
+    for one in missing:
+        one.kind.plug(live, one.name, one.part)
     if live.booted:
         disks.grow(live)
         disks.order(live)

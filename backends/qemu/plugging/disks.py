@@ -13,7 +13,7 @@ from reconciler.backends.qemu.folders import all_folders
 from reconciler.backends.qemu.headers import check
 from reconciler.backends.qemu.inside.disks import leave
 from reconciler.backends.qemu.machine import Drive
-from reconciler.backends.qemu.plugging.live import Live
+from reconciler.backends.qemu.plugging.live import PERIPHERAL, Live
 from reconciler.backends.qemu.records import load
 from reconciler.model import Json, Spec
 from reconciler.problems import Problem, Refused
@@ -108,11 +108,14 @@ def unplug(live: Live, name: str, _part: Json) -> None:
 
 def grow(live: Live) -> None:
     """Have QEMU grow what is wanted bigger than it is; the guest sees it at once."""
+    if all(drive.size is None for drive in live.drives):
+        return
     nodes = {node["node-name"]: node for node in live.monitor.execute("query-named-block-nodes", {"flat": True})}
     for drive in live.drives:
         node = nodes.get(drive.node)
         if node is not None and drive.size is not None and node["image"]["virtual-size"] < drive.size:
             live.tell(f"growing {drive.name}")
+            live.save()
             size = -(-drive.size // _SECTOR) * _SECTOR
             live.monitor.execute("block_resize", {"node-name": drive.node, "size": size})
 
@@ -121,14 +124,22 @@ def order(live: Live) -> None:
     """The order in which the firmware will try them when the guest boots next."""
     present = live.present()
     there = [(place, drive.device) for place, drive in enumerate(live.drives, 1) if drive.device in present]
-    paths = {device: f"/machine/peripheral/{device}" for _, device in there}
-    now = [live.monitor.execute("qom-get", {"path": path, "property": "bootindex"}) for path in paths.values()]
-    if now == [place for place, _ in there]:
-        return
-    for path in paths.values():  # a place has to be free before another can take it
-        live.monitor.execute("qom-set", {"path": path, "property": "bootindex", "value": -1})
-    for place, device in there:
-        live.monitor.execute("qom-set", {"path": paths[device], "property": "bootindex", "value": place})
+    now = {device: _place(live, device) for _, device in there}
+    if moved := [(place, device) for place, device in there if now[device] != place]:
+        live.save()
+    for _, device in moved:  # a place has to be free before another can take it
+        if now[device] >= 0:
+            _put(live, device, -1)
+    for place, device in moved:
+        _put(live, device, place)
+
+
+def _place(live: Live, device: str) -> int:
+    return int(live.monitor.execute("qom-get", {"path": f"{PERIPHERAL}/{device}", "property": "bootindex"}))
+
+
+def _put(live: Live, device: str, place: int) -> None:
+    live.monitor.execute("qom-set", {"path": f"{PERIPHERAL}/{device}", "property": "bootindex", "value": place})
 
 
 def _drop_nodes(live: Live, name: str) -> None:

@@ -15,6 +15,7 @@ from uuid import UUID
 from reconciler.backends.qemu import hosting, machine
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.forwarding import keeper, rules
+from reconciler.backends.qemu.plugging import nics
 from reconciler.backends.qemu.plugging.live import Live
 from reconciler.backends.qemu.records import Record
 from reconciler.model import Spec
@@ -76,14 +77,24 @@ def converge(live: Live) -> None:
     if not live.booted or live.record.lxd_port is None:
         live.record = hosting.with_port(live.folder, live.record, live.spec)
     wanted = ways(with_own(live.spec, live.record), live.record.birth, live.subject)
-    if wanted.by_qemu or live.booted:
+    if wanted.by_qemu or (live.booted and _has_user_network(live)):
         _converge_qemu(live, wanted)
+    if wanted.by_forwarder or keeper.is_alive(live.folder):
+        live.save()
     keeper.converge(live.folder, live.record, wanted.by_forwarder, live.tell, fresh=not live.booted)
+
+
+def _has_user_network(live: Live) -> bool:
+    """Whether it has, or had, one that QEMU could forward through."""
+    cards = (part for id, part in live.record.plugged.items() if id.startswith(nics.PREFIX))
+    return any(part["type"] == "user" for part in cards)
 
 
 def _converge_qemu(live: Live, ways: Ways) -> None:
     wanted = ways.by_qemu
     there = forwards(ask(live.monitor, "info usernet"))
+    if set().union(*there.values()) != wanted.keys():
+        live.save()
     for netdev, found in there.items():
         for rule in found - wanted.keys():
             protocol, address, port, _ = rule

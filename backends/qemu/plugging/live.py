@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from reconciler.backends.qemu import agent
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.grace import GRACE
@@ -14,7 +15,8 @@ from reconciler.model import Json, Spec
 from reconciler.ports import Tell
 from reconciler.problems import Problem, Refused
 
-_PERIPHERAL = "/machine/peripheral"
+PERIPHERAL = "/machine/peripheral"
+"""Where QEMU keeps what has an id of ours."""
 _TAKEN = "not available"
 """What QEMU says of a slot that holds something already."""
 _ALREADY = "already in the process of unplug"
@@ -45,16 +47,21 @@ class Live:
 
     def present(self) -> frozenset[str]:
         """The ids of all devices that QEMU has."""
-        return frozenset(one["name"] for one in self.monitor.execute("qom-list", {"path": _PERIPHERAL}))
+        return frozenset(one["name"] for one in self.monitor.execute("qom-list", {"path": PERIPHERAL}))
 
-    def remember(self, id: str, part: Json) -> None:
-        """Write down with what it is about to be plugged in."""
-        self.record = save(self.folder, self.record.but(plugged={**self.record.plugged, id: part}))
+    def remember(self, parts: Mapping[str, Json]) -> None:
+        """Write down with what each of these is about to be plugged in."""
+        self.record = self.record.but(plugged={**self.record.plugged, **parts})
+        self.save()
 
     def forget(self, id: str) -> None:
-        """Write down that it is gone."""
+        """It is gone. Written with whatever is written next: until then it is looked for in vain."""
         rest = {key: part for key, part in self.record.plugged.items() if key != id}
-        self.record = save(self.folder, self.record.but(plugged=rest))
+        self.record = self.record.but(plugged=rest)
+
+    def save(self) -> None:
+        """Before anything is done to the machine: the record says that somebody is at work on it, and what with."""
+        save(self.folder, self.record)
 
     def plug(self, device: Mapping[str, Json]) -> None:
         """``device_add`` on a free PCIe port. Refused when there is none, or when QEMU does not take the device."""
@@ -77,6 +84,7 @@ class Live:
         if id not in self.present():
             return
         self.tell(f"unplugging {id}")
+        agent.let_go()
         gone = self.monitor.execute_and_wait(
             "device_del",
             ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"),

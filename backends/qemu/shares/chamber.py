@@ -1,20 +1,23 @@
-"""APPLY, in a process of its own: shut a virtiofsd in with one folder, then become it. Imports nothing of ours.
+"""APPLY, in the process that is to be a virtiofsd: shut it in with one folder, then become it. Imports nothing of ours.
 
 In a mount namespace that nobody else sees, the folder is mounted where the daemon will look for it: without setuid,
 without device nodes, and read-only where it is to be so. So neither the guest nor a daemon that was broken into can
 write there; what the daemon does on top of that, it does to itself. The folder comes as a descriptor and is entered
 before the namespace is made: no path leads to it any more.
 
-    python chamber.py '{"source": 5, "target": "/…/root", "readOnly": true, "argv": ["/usr/lib/qemu/virtiofsd", …]}'
+What the relay, which has forked this process, asks for:
+
+    {"source": 5, "target": "/…/root", "readOnly": true, "argv": ["/usr/lib/qemu/virtiofsd", …]}
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
 import sys
+from collections.abc import Mapping
+from typing import Any, NoReturn
 
 _NEW_MOUNTS, _NEW_USER = 0x00020000, 0x10000000
 _READ_ONLY, _NO_SUID, _NO_DEV, _NO_EXEC = 1, 2, 4, 8
@@ -31,9 +34,15 @@ _KEPT = {
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def main() -> None:
-    """Only comes back when something is wrong."""
-    wanted = json.loads(sys.argv[1])
+def become(wanted: Mapping[str, Any]) -> NoReturn:
+    """Never comes back: when something is wrong, the process ends with a word about it."""
+    try:
+        _become(wanted)
+    except OSError as error:
+        sys.exit(f"the folder cannot be shut in: {error.strerror or error}")
+
+
+def _become(wanted: Mapping[str, Any]) -> NoReturn:
     source, target = wanted["source"], wanted["target"]
     os.set_inheritable(source, False)
     os.fchdir(source)
@@ -75,10 +84,3 @@ def _call(name: str, *arguments: object) -> None:
     if getattr(_libc, name)(*arguments) != 0:
         code = ctypes.get_errno()
         raise OSError(code, f"{name}: {os.strerror(code)}")
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except OSError as error:
-        sys.exit(f"the folder cannot be shut in: {error.strerror or error}")

@@ -23,7 +23,7 @@ from threading import Event
 from reconciler.backends.qemu import companions
 from reconciler.backends.qemu.companions import Companion
 from reconciler.backends.qemu.folders import Folder
-from reconciler.backends.qemu.shares import chamber, program, relay
+from reconciler.backends.qemu.shares import program
 from reconciler.backends.qemu.shares.source import identity
 from reconciler.model import Spec
 from reconciler.paths import private_dir, write_private
@@ -34,6 +34,7 @@ _BEGINNING = 15.0
 _ENDING = 2.0
 """Seconds for it to notice that its QEMU has let go of it."""
 _POLL = 0.005
+_START = Path(__file__).with_name("start.py")
 _LISTENS = re.compile(rb"vhost-user socket connection|onnected")
 
 
@@ -146,10 +147,9 @@ def _companion(place: Place, subject: str) -> Companion:
 
 
 def _spawn(place: Place, argv: list[str], handles: dict[str, int], subject: str, part: Spec) -> None:
-    python = [sys.executable, "-I", "-S"]
     shut_in = {"source": handles["source"], "target": str(place.root), "readOnly": part["readOnly"], "argv": argv}
-    wanted = {**handles, "folder": str(place.path), "start": [*python, chamber.__file__, shut_in]}
-    command = [*python, relay.__file__, json.dumps(wanted)]
+    wanted = {**handles, "folder": str(place.path), "chamber": shut_in}
+    command = [sys.executable, "-I", "-S", str(_START), json.dumps(wanted)]
     companions.spawn(_companion(place, subject), command, tuple(handles.values()), umask=0o077)
 
 

@@ -1,4 +1,4 @@
-"""APPLY, in a process of its own: between a QEMU and the virtiofsd of one share. Imports nothing of ours.
+"""APPLY, in a process of its own: between a QEMU and the virtiofsd of one share. Imports nothing of ours but chamber.
 
 A guest whose request is never answered waits for ever, and so does whoever wants to unmount the share or to take the
 device out. So when the daemon dies, QEMU does not notice: it is spoken to from here. Everything that QEMU told the
@@ -7,20 +7,20 @@ guest has open, and answers each of them with an error: now the guest lets go, a
 
 The lock ``served`` is the first daemon's alone: whoever looks sees by it that the share is not what it was.
 
-    python relay.py '{"line": 3, "served": 4, "source": 5, "folder": "/…", "start": ["python", "chamber.py", {…}]}'
+What it is started with:
+
+    {"line": 3, "served": 4, "source": 5, "folder": "/…", "chamber": {…}}
 
 What passes is vhost-user: messages of a head (request, flags, size: 4 bytes each), what it says of, and descriptors.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
 import socket
 import struct
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
@@ -232,12 +232,16 @@ class Relay:
     def _become(self, listener: int, first: bool) -> None:
         try:
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            words = list(self._wanted["start"])  # type: ignore[call-overload]
-            chamber = dict(words.pop())
-            chamber["argv"] = [f"--fd={listener}" if word == "--fd=" else word for word in chamber["argv"]]
-            for handle in (listener, chamber["source"], *([self._wanted["served"]] if first else [])):
+            wanted = dict(self._wanted["chamber"])  # type: ignore[call-overload]
+            wanted["argv"] = [f"--fd={listener}" if word == "--fd=" else word for word in wanted["argv"]]
+            for handle in (listener, *([int(str(self._wanted["served"]))] if first else [])):
                 os.set_inheritable(handle, True)
-            os.execv(words[0], [*words, json.dumps(chamber)])  # noqa: S606
+            # Only here: what shutting in needs, the relay need not have in its memory.
+            from reconciler.backends.qemu.shares.chamber import become
+
+            become(wanted)
+        except SystemExit as error:
+            os.write(2, f"{error}\n".encode())
         finally:
             os._exit(1)
 
@@ -286,7 +290,3 @@ def _close(said: Message | None) -> None:
     for handle in said.handles if said is not None else ():
         with suppress(OSError):
             os.close(handle)
-
-
-if __name__ == "__main__":
-    Relay(json.loads(sys.argv[1])).run()
