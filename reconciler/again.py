@@ -34,6 +34,7 @@ class Change:
 class _Known:
     """Everything that the next time needs. by_file: manifest, as people are shown it → what it declares;
     folders: each folder of manifests, absolute → as it is shown; place: in which order manifests are read;
+    composing: where Environments say which manifests there are, rather than folders;
     asked: files of which it is not known what hangs on them; rules, remotes: as they were."""
 
     wanted: Wanted
@@ -43,6 +44,7 @@ class _Known:
     by_file: dict[str, tuple[ResourceId, ...]]
     folders: dict[str, str]
     place: Callable[[str], Any]
+    composing: composition.Composing | None
     asked: frozenset[str]
     rules: policy.Policy
     remotes: Mapping[str, Mapping[str, str]]
@@ -94,19 +96,20 @@ class Prepared:
         wanted = Wanted(
             composed.environment, resolved.desired, composed.prune, composed.approve, files, drift=composed.drift
         )
-        if not any(map(composition.is_environment, loaded)):
-            self._known = _Known(
-                wanted,
-                resolved,
-                validation.Claimed(documents),
-                policy.Around.of(resolved.desired.values()),
-                _by_file(loaded.files, documents),
-                {os.path.dirname(os.path.abspath(file)): os.path.dirname(file) for file in loaded.files},
-                partial(_place, self._paths),
-                frozenset(asked),
-                rules,
-                around.remotes,
-            )
+        by_file = _by_file(loaded.files, documents)
+        self._known = _Known(
+            wanted,
+            resolved,
+            validation.Claimed(documents),
+            policy.Around.of(resolved.desired.values()),
+            by_file,
+            {os.path.dirname(os.path.abspath(file)): os.path.dirname(file) for file in by_file},
+            partial(_place, self._paths),
+            composed.composing,
+            frozenset(map(os.path.abspath, asked)),
+            rules,
+            around.remotes,
+        )
         return wanted
 
     def again(self, paths: Collection[str]) -> Change | None:
@@ -126,7 +129,7 @@ class Prepared:
 def _by_file(files: Iterable[str], documents: Iterable[Document]) -> dict[str, tuple[ResourceId, ...]]:
     found: dict[str, list[ResourceId]] = {file: [] for file in files}
     for one in documents:
-        found[one.file].append(resolution.document_id(one))
+        found.setdefault(one.file, []).append(resolution.document_id(one))
     return {file: tuple(ids) for file, ids in found.items()}
 
 
@@ -167,7 +170,8 @@ def _read(known: _Known, paths: Iterable[str]) -> _Edit:
     for path in paths:
         folder, name = os.path.split(path)
         shown = os.path.join(known.folders[folder], name) if folder in known.folders else path
-        if shown in known.by_file or (folder in known.folders and manifest.is_manifest(name)):
+        is_new = known.composing is None and folder in known.folders and manifest.is_manifest(name)
+        if shown in known.by_file or is_new:
             _read_manifest(known, edit, shown)
         elif path in known.resolved.asking.to:
             edit.beside.add(path)
@@ -178,12 +182,16 @@ def _read(known: _Known, paths: Iterable[str]) -> _Edit:
 
 def _read_manifest(known: _Known, edit: _Edit, file: str) -> None:
     """Raises Anew unless everything in it is right, and no more than resources."""
-    if os.path.basename(file) == manifest.ENVIRONMENT:
+    environments = known.composing.environments if known.composing is not None else ()
+    if os.path.basename(file) == manifest.ENVIRONMENT or file in environments:
         raise Anew
     source = manifest.read_again(file)
-    found, problems = manifest.parse_source(source) if source is not None else ([], [])
-    sound, wrong = validation.check_each(found)
-    if problems or wrong or any(map(composition.is_environment, sound)):
+    written, problems = manifest.parse_source(source) if source is not None else ([], [])
+    if problems or any(map(composition.is_environment, written)):
+        raise Anew
+    found = known.composing.again(file, written) if known.composing is not None else written
+    sound, wrong = validation.check_each(found or ())
+    if found is None or wrong:
         raise Anew
     edit.old += [known.resolved.documents[id] for id in known.by_file.get(file, ())]
     edit.new += sound
@@ -200,6 +208,8 @@ def _take(known: _Known, edit: _Edit) -> set[ResourceId]:
             raise Anew
         changes[id] = one
     shifted = any(ids and ids != known.by_file.get(file) for file, ids in edit.by_file.items())
+    if known.composing is not None and any(ids != known.by_file.get(file) for file, ids in edit.by_file.items()):
+        raise Anew  # how others are composed can hang on which there are
     for file, ids in edit.by_file.items():
         if ids is None:
             known.by_file.pop(file, None)

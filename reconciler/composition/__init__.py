@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from reconciler.composition.again import Composing
 from reconciler.composition.gathering import Gathering, LoadPath, Part, is_environment, subject_of
 from reconciler.composition.secrets import Generator, Template, recipe, template
 from reconciler.composition.values import fill_in
@@ -17,6 +18,7 @@ from reconciler.problems import ManifestError, Problem
 
 __all__ = [
     "DEFAULT_ENVIRONMENT",
+    "Composing",
     "Composition",
     "Generator",
     "LoadPath",
@@ -39,6 +41,7 @@ class Composition:
 
     approve: {restart, replace, delete} → may happen unattended
     drift:   what watch mode does about somebody else's changes: heal | report; a resource's driftPolicy beats it
+    composing: composes single documents of it again; None: as they are written
     """
 
     environment: str
@@ -46,6 +49,7 @@ class Composition:
     prune: bool = False
     approve: Mapping[str, bool] = field(default_factory=dict)
     drift: str = "heal"
+    composing: Composing | None = field(default=None, compare=False, repr=False)
 
 
 def compose(documents: Iterable[Document], load: LoadPath, check: Check = lambda _documents: ()) -> Composition:
@@ -66,17 +70,19 @@ def compose(documents: Iterable[Document], load: LoadPath, check: Check = lambda
     for one in outer:
         gathering.follow(one, ())
     problems = list(gathering.problems)
-    composed, unfilled = fill_in(gathering.parts)
+    composed, unfilled, room = fill_in(gathering.parts)
     problems += unfilled
     if not problems and not composed:
         raise ManifestError(_nothing(outer[0]))
-    return _checked(_composition(outer[0], composed), check, problems)
+    composing = Composing(outer, gathering.parts, gathering.grown, room)
+    return _checked(_composition(outer[0], composed, composing), check, problems)
 
 
-def _composition(environment: Document, documents: Sequence[Document]) -> Composition:
+def _composition(environment: Document, documents: Sequence[Document], composing: Composing) -> Composition:
     spec = environment.data.get("spec") or {}
     name, approve = environment.data["metadata"]["name"], dict(spec.get("approve") or {})
-    return Composition(name, tuple(documents), bool(spec.get("prune")), approve, spec.get("drift", "heal"))
+    prune, drift = bool(spec.get("prune")), spec.get("drift", "heal")
+    return Composition(name, tuple(documents), prune, approve, drift, composing)
 
 
 def _checked(composition: Composition, check: Check, problems: list[Problem]) -> Composition:

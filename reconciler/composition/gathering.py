@@ -13,6 +13,9 @@ from reconciler.problems import ManifestError, Problem
 LoadPath = Callable[[str], Sequence[Document]]
 """Reads one file or folder (as it stands, or its environment.yaml) into documents; raises ManifestError."""
 
+Aim = tuple[str, int, int]
+"""One patch: the file and index of its Environment, and its own index."""
+
 MAX_LEVELS = 32
 """Environments inside of environments; nobody needs more."""
 _CHANGING = ("patches", "values", "generators")
@@ -20,11 +23,13 @@ _CHANGING = ("patches", "values", "generators")
 
 @dataclass(slots=True)
 class Part:
-    """One document on its way. chain: the Environments that lead to it, outermost first; failed: no use to go on."""
+    """One document on its way. chain: the Environments that lead to it, outermost first; failed: no use to go on;
+    aimed: the patches that are aimed at it."""
 
     document: Document
     chain: tuple[Document, ...]
     failed: bool = False
+    aimed: tuple[Aim, ...] = ()
 
     @property
     def changing(self) -> list[Document]:

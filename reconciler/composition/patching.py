@@ -45,9 +45,19 @@ def patch(gathering: Gathering, environment: Document, parts: Sequence[Part]) ->
             matching = [part for part in parts if _matches(part.document, target)]
         if not matching:
             gathering.problems.append(_aimless(environment, (*path, "target"), target, parts))
+        aim = (environment.file, environment.index, index)
         for part in matching:
             if not part.failed:
                 _patch_one(gathering, environment, path, one, part)
+                part.aimed = (*part.aimed, aim)
+
+
+def patch_alone(gathering: Gathering, environment: Document, part: Part) -> None:
+    """Apply those of the Environment's patches that are aimed at this one; of others nothing is asked."""
+    for index, one in enumerate(spec_of(environment).get("patches") or ()):
+        if not part.failed and _matches(part.document, one["target"]):
+            _patch_one(gathering, environment, ("spec", "patches", index), one, part)
+            part.aimed = (*part.aimed, (environment.file, environment.index, index))
 
 
 def _matches(document: Document, target: Mapping[str, Any]) -> bool:

@@ -108,12 +108,12 @@ class _Filling:
         self.problems.append(Problem(summary, locate(self.document, path), subject_of(self.document), hint=hint))
 
 
-def fill_in(parts: Sequence[Part]) -> tuple[list[Document], list[Problem]]:
-    """The documents with everything filled in (but for those that could not be), and every problem."""
+def fill_in(parts: Sequence[Part], room: int = MAX_GROWTH) -> tuple[list[Document], list[Problem], int]:
+    """The documents with everything filled in (but for those that could not be), every problem, and how many of the
+    ``room`` characters that may be added are left."""
     problems: list[Problem] = []
     scopes: dict[tuple[int, ...], Scope] = {}
     documents: list[Document] = []
-    room = MAX_GROWTH
     for part in parts:
         chain = tuple(map(id, part.chain))
         if chain not in scopes:
@@ -128,7 +128,7 @@ def fill_in(parts: Sequence[Part]) -> tuple[list[Document], list[Problem]]:
             problems.append(_too_much(part.document))
             break
         documents += [] if filling.problems else [filled]
-    return documents, list(dict.fromkeys(problems))
+    return documents, list(dict.fromkeys(problems)), room
 
 
 def words(value: Value) -> str:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reconciler.again import Prepared, alike
+from reconciler.model import ResourceId
 from reconciler.preparation import Wanted, prepare_watched
 from reconciler.problems import ManifestError
 
@@ -122,6 +123,21 @@ BASE = {
     "v1.yaml": [("VirtualMachine", "v1", {"nics": [{"name": "n"}]}), ("Host", "h0", {"lxd": {"virtualMachine": "v0"}})],
 }
 Declared = tuple[str, str, dict[str, Any]]
+ENVIRONMENT = """
+apiVersion: reconciler/v1
+kind: Environment
+metadata: {name: patched}
+spec:
+  resources: [i0.yaml, i1.yaml, i2.yaml, v0.yaml, c0.yaml, c1.yaml, q0.yaml, n0.yaml, v1.yaml, in]
+  values: {MEMORY: 128MiB}
+  patches:
+    - target: {kind: Container, labels: {l: m}}
+      merge: {spec: {memory: "${MEMORY}"}}
+    - target: {kind: Container, name: c1}
+      json: [{op: add, path: /metadata/labels/patched, value: "yes"}]
+    - target: {labels: {patched: "yes"}}
+      merge: {spec: {power: stopped}}
+"""
 
 
 @st.composite
@@ -132,8 +148,9 @@ def declared(draw: st.DrawFn) -> Declared:
 
 
 def text(documents: list[Declared], comment: int = 0) -> str:
+    labels = {"l": "mn"[comment % 2]}
     made = [
-        {"apiVersion": "reconciler/v1", "kind": kind, "metadata": {"name": name, "labels": {"l": "m"}}, "spec": spec}
+        {"apiVersion": "reconciler/v1", "kind": kind, "metadata": {"name": name, "labels": labels}, "spec": spec}
         for kind, name, spec in documents
     ]
     return "# \n" * comment + "---\n".join(json.dumps(one) + "\n" for one in made)
@@ -142,13 +159,16 @@ def text(documents: list[Declared], comment: int = 0) -> str:
 class Folder:
     """Manifests, and what is known of them."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, environment: str | None = None) -> None:
         self.path = path
         (path / "in" / "er").mkdir(parents=True)
         (path / "i.img").write_text("image")
         (path / "payload.txt").write_text("payload")
         for name, documents in BASE.items():
             self.put(name, documents)
+        if environment is not None:
+            (path / "in" / "there.yaml").write_text(text([("Project", "j0", {})]))
+            (path / "environment.yaml").write_text(environment)
         self.prepared = Prepared([str(path)])
         self.wanted = self.prepared.whole()
 
@@ -186,18 +206,18 @@ class Folder:
 
 
 @contextmanager
-def folder() -> Iterator[Folder]:
+def folder(environment: str | None = None) -> Iterator[Folder]:
     path = Path(tempfile.mkdtemp(prefix="again"))
     try:
-        yield Folder(path)
+        yield Folder(path, environment)
     finally:
         shutil.rmtree(path)
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.integers(1, 8))
-def test_again_comes_to_what_all_of_it_comes_to(data: st.DataObject, rounds: int) -> None:
-    with folder() as here:
+@given(st.data(), st.integers(1, 8), one_of([None, ENVIRONMENT]))
+def test_again_comes_to_what_all_of_it_comes_to(data: st.DataObject, rounds: int, environment: str | None) -> None:
+    with folder(environment) as here:
         for number in range(rounds):
             touched = data.draw(st.lists(one_of([*FILES, *BASE, "payload.txt", "notes.txt"]), unique=True, **few))
             before = {name: (here.path / name).read_text() for name in touched if (here.path / name).exists()}
@@ -252,3 +272,18 @@ def test_what_matters_to_everything_is_prepared_as_a_whole() -> None:
         assert here.prepared.again([str(here.path / "fresh" / "a.yaml")]) is None, "a folder that was not read yet"
         here.prepared.whole()
         assert here.prepared.again([str(here.path / "notes.txt")]) is not None, "nobody's file"
+
+
+def test_below_an_environment_a_saved_file_is_composed_alone() -> None:
+    with folder(ENVIRONMENT) as here:
+        here.put("c1.yaml", [("Container", "c1", {"image": "i1"})])
+        assert here.again("c1.yaml")
+        spec = here.wanted.desired[ResourceId("Container", "c1")].spec
+        assert spec["memory"] == {"size": 128 << 20} and spec["power"] == "stopped"
+        here.put("c0.yaml", [("Container", "c0", {"image": "i0", "host": "v0", "memory": "64MiB"})], comment=1)
+        assert here.again("c0.yaml"), "the patch for its label is aimed at the other one still"
+        assert here.wanted.desired[ResourceId("Container", "c0")].spec["memory"] == {"size": 64 << 20}
+        here.put("in/there.yaml", [("Project", "j1", {})])
+        assert not here.again("in/there.yaml"), "another one than before"
+        here.put("c1.yaml", [("Container", "c1", {"image": "i1"})], comment=1)
+        assert not here.again("c1.yaml"), "and now it is aimed at nothing"
