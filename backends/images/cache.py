@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,10 +69,10 @@ class Cache:
         """
         try:
             if entry := self.find(key):
-                return _unchanged(entry)
+                return _used(_unchanged(entry))
             with self._locked(key, tell):
                 if entry := self.find(key):
-                    return _unchanged(entry)
+                    return _used(_unchanged(entry))
                 return self._make(key, build)
         except OSError as error:
             raise Refused(_trouble(self.folder, error)) from error
@@ -87,13 +88,25 @@ class Cache:
 
     def prune(self, keep: Collection[str]) -> tuple[str, ...]:
         """Delete what is neither kept nor a part of something kept, and what killed builders left; the keys deleted."""
-        entries = [entry for key in keep if (entry := self.find(key))]
-        kept = {*keep, *(part for entry in entries for part in entry.facts.get("parts", ()))}
-        dropped = [key for key in self._keys("entries") if key not in kept and self.drop(key)]
+        dropped = tuple(key for key in self._unkept(keep) if self.drop(key))
         for key in self._keys("making"):
             with self._locked(key):
                 shutil.rmtree(self._place("making", key), ignore_errors=True)
-        return tuple(dropped)
+        return dropped
+
+    def expire(self, keep: Collection[str], unused: float) -> tuple[str, ...]:
+        """Delete what is neither kept nor a part of something kept, and was not asked for during so many seconds."""
+        latest = time.time() - unused
+        return tuple(key for key in self._unkept(keep) if self._asked_for(key) < latest and self.drop(key))
+
+    def _unkept(self, keep: Collection[str]) -> list[str]:
+        entries = [entry for key in keep if (entry := self.find(key))]
+        kept = {*keep, *(part for entry in entries for part in entry.facts.get("parts", ()))}
+        return [key for key in self._keys("entries") if key not in kept]
+
+    def _asked_for(self, key: str) -> float:
+        status = _lstat(self._place("entries", key) / FACTS)
+        return status.st_mtime if status else 0.0
 
     def keys(self) -> list[str]:
         """Every entry there is, by name."""
@@ -179,6 +192,12 @@ def _lstat(path: Path) -> os.stat_result | None:
         return path.lstat()
     except FileNotFoundError:
         return None
+
+
+def _used(entry: Entry) -> Entry:
+    """Its facts bear the time at which it was last asked for."""
+    os.utime(entry.folder / FACTS)
+    return entry
 
 
 def _unchanged(entry: Entry) -> Entry:

@@ -51,6 +51,11 @@ def prune(keep: Collection[str], state: Path) -> tuple[str, ...]:
     return Cache(state).prune(keep)
 
 
+def expire(keep: Collection[str], unused: float, state: Path) -> tuple[str, ...]:
+    """Delete every image that is not to be kept and that nobody asked for during so many seconds; the keys deleted."""
+    return Cache(state).expire(keep, unused)
+
+
 def size(state: Path) -> int:
     """Bytes on disk of all that is kept."""
     return Cache(state).size()

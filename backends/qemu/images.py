@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from reconciler.backends.images import MachineImage
 
 
+_UNUSED = 7 * 86400.0
+"""Seconds that what was built or fetched stays at hand when nobody asks for it or declares it any more."""
+
+
 @dataclass(frozen=True, slots=True)
 class Images:
     """The images of one state folder that have names."""
@@ -66,18 +70,21 @@ class Images:
         self._ledger.save(entry)
         image = machine_image(desired.spec["source"], self.state, tell)
         self._ledger.save(Entry(entry.id, environment, desired.spec, None, {"key": image.key}))
-        if old and old.facts.get("key") not in (None, image.key):
-            self._drop_unused(str(old.facts["key"]))
+        self._tidy(old)
 
     def _delete(self, name: str) -> None:
         entry = self._ledger.find(name)
         self._ledger.forget(name)
-        if entry and entry.facts.get("key"):
-            self._drop_unused(str(entry.facts["key"]))
+        self._tidy(entry)
 
-    def _drop_unused(self, key: str) -> None:
-        from reconciler.backends.images import drop
+    def _tidy(self, old: Entry | None) -> None:
+        """What is declared stays. A copy of a file goes with its last name; what had to be built or fetched stays at
+        hand for a while, so that who deletes and applies again need not wait."""
+        from reconciler.backends.images import drop, expire
 
         entries = [self._ledger.find(name) for name in self._ledger.names()]
-        if not any(entry and entry.facts.get("key") == key for entry in entries):
-            drop(key, self.state)
+        keep = {str(entry.facts["key"]) for entry in entries if entry and entry.facts.get("key")}
+        gone = str(old.facts.get("key") or "") if old else ""
+        if old and gone and gone not in keep and "file" in old.applied["source"]:
+            drop(gone, self.state)
+        expire(keep, _UNUSED, self.state)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.backends.images import checksums, container_image, drop, key_of, machine_image, prune, size
+from reconciler.backends.images import checksums, container_image, drop, expire, key_of, machine_image, prune, size
 from reconciler.backends.images.cache import Cache, Facts, _lock
 from reconciler.problems import Problem, Refused
 
@@ -233,6 +233,20 @@ def test_drop_and_prune(state: Path) -> None:
     assert not drop(KEY, state)
     assert not drop(KEY, state / "nowhere")
     assert size(state) == 0
+
+
+def test_what_is_not_kept_goes_once_nobody_asks_for_it(state: Path) -> None:
+    cache = Cache(state)
+    for key in (KEY, OTHER):
+        os.utime(cache.obtain(key, small, quiet).folder / "entry.json", (1, 1))
+    third = f"container-{'c' * 64}"
+    cache.obtain(third, small, quiet)
+    assert expire((), 3e9, state) == ()
+    assert expire((KEY,), 3600, state) == (OTHER,)
+    cache.obtain(KEY, small, quiet)
+    assert expire((), 3600, state) == ()
+    os.utime(state / "images/entries" / third / "entry.json", (1, 1))
+    assert expire((), 3600, state) == (third,)
 
 
 def test_prune_keeps_the_parts_of_what_is_kept(state: Path) -> None:

@@ -6,16 +6,18 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from reconciler.backends.images import cached_machine
 from reconciler.backends.qemu.headers import check, read_header
 from reconciler.model import Desired, Effect, Power, ResourceId, Result, Verb
 from reconciler.problems import Refused
-from tests.support.qemu import IDLE_SAYS, MIB, Lab, idle_disk
+from tests.support.qemu import IDLE_SAYS, MIB, Lab, busybox_image, idle_disk
 
 VM = ResourceId("VirtualMachine", "vm")
 DISK = ResourceId("Disk", "data")
@@ -91,6 +93,23 @@ def test_the_files_of_a_source_that_nobody_names_any_more_go(lab: Lab) -> None:
     lab.converge(image_of(lab, second, "raw"))
     after = {path.name for path in (lab.state / "images/entries").iterdir()}
     assert (len(before), len(after), before & after) == (1, 1, set())
+
+
+def test_what_was_built_stays_at_hand_for_a_while_when_nobody_names_it_any_more(lab: Lab, images: Path) -> None:
+    shutil.copytree(images, lab.state / "images", copy_function=os.link)
+    image = busybox_image(lab)
+    built = cached_machine(image.spec["source"], lab.state)
+    assert built is not None
+    lab.delete(image.id)
+    assert cached_machine(image.spec["source"], lab.state) == built
+    long_ago = time.time() - 8 * 86400
+    shutil.copy2(built.folder / "entry.json", built.folder / "copy")  # no link of the other store's
+    (built.folder / "copy").rename(built.folder / "entry.json")
+    os.utime(built.folder / "entry.json", (long_ago, long_ago))
+    raw = lab.state / "golden.raw"
+    raw.write_bytes(idle_disk())
+    lab.converge(image_of(lab, raw, "raw"))
+    assert cached_machine(image.spec["source"], lab.state) is None
 
 
 def test_a_damaged_note_holds_its_disk_and_no_other(lab: Lab) -> None:

@@ -49,15 +49,23 @@ serve() {
     done
 }
 
+# preseed: on stdin. By the daemon's own program, which is in memory already, where lxc is not.
+preseed() { lxd init --preseed >>/run/lxd.log 2>&1; }
+
 # first_time: what a new LXD is to begin with. It listens last of all: whoever reaches it finds everything there.
 first_time() {
+    until [ -S /var/lib/lxd/unix.socket ]; do usleep 100000; done # who asks earlier only takes time away from it
     lxd waitready --timeout 120 >/dev/null 2>&1
     if [ ! -e /var/lib/lxd/.begun ]; then
-        lxd init --preseed </etc/reconciler/lxd.yaml >>/run/lxd.log 2>&1 &&
-            lxc config set core.https_address '[::]:8443' >>/run/lxd.log 2>&1 && : >/var/lib/lxd/.begun
+        preseed </etc/reconciler/lxd.yaml &&
+            echo 'config: {core.https_address: "[::]:8443"}' | preseed && : >/var/lib/lxd/.begun
     fi
     say ready
+    drivers
 }
+
+# drivers: for whatever else is plugged in, which LXD does not wait for. What comes later has its own: see uevent.
+drivers() { modprobe -q -a $(cat /sys/bus/*/devices/*/modalias | sort -u) 2>/dev/null; }
 
 mount -t tmpfs -o mode=0755,nosuid,nodev run /run
 mkdir -p /run/lock /dev/pts /dev/shm
@@ -76,7 +84,6 @@ agent
 network
 data
 uevent /lib/reconciler/uevent </dev/null >/dev/null 2>&1 &
-(modprobe -q -a $(cat /sys/bus/*/devices/*/modalias | sort -u)) 2>/dev/null &
 mkdir -p /var/lib/lxcfs
 serve lxcfs /var/lib/lxcfs &
 export LXD_LXC_TEMPLATE_CONFIG=/usr/share/lxc/config
