@@ -1,4 +1,7 @@
-"""Beside the flow: a guest's ``/etc/passwd`` and ``/etc/group`` as text, for whoever makes accounts or acts as one."""
+"""Beside the flow: a guest's ``/etc/passwd`` and ``/etc/group`` as text, for whoever makes accounts or acts as one.
+
+The guest's people write parts of it (their full names): a line ends where the C library ends it, at a line feed alone.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ FIRST_UID = 1000
 """Where people's accounts begin."""
 _LAST_UID = 59999
 _LOCKED = "*"
+_DIGITS = 10
+"""Of the largest number that the kernel has for anybody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +38,17 @@ class Group:
 
 def accounts(passwd: str) -> Iterator[Account]:
     """Every account; a line that is none is left out."""
-    for line in passwd.splitlines():
+    for line in _lines(passwd):
         parts = line.split(":")
-        if len(parts) == 7 and parts[0] and parts[2].isdecimal() and parts[3].isdecimal():
+        if len(parts) == 7 and parts[0] and _is_number(parts[2]) and _is_number(parts[3]):
             yield Account(parts[0], int(parts[2]), int(parts[3]), parts[5] or "/", parts[6] or "/bin/sh")
 
 
 def groups(group: str) -> Iterator[Group]:
     """Every group; a line that is none is left out."""
-    for line in group.splitlines():
+    for line in _lines(group):
         parts = line.split(":")
-        if len(parts) == 4 and parts[0] and parts[2].isdecimal():
+        if len(parts) == 4 and parts[0] and _is_number(parts[2]):
             yield Group(parts[0], int(parts[2]), tuple(filter(None, parts[3].split(","))))
 
 
@@ -51,7 +56,7 @@ def find_account(passwd: str, who: str) -> Account | None:
     """The account of that name, or else of that number."""
     found = list(accounts(passwd))
     named = [one for one in found if one.name == who]
-    numbered = [one for one in found if who.isdecimal() and one.uid == int(who)]
+    numbered = [one for one in found if _is_number(who) and one.uid == int(who)]
     return next(iter(named or numbered), None)
 
 
@@ -77,7 +82,7 @@ def free_gid(group: str, wanted: int) -> int:
 
 def with_account(passwd: str, account: Account) -> str:
     """The file with this account: its home and shell changed, or a line of its own at the end."""
-    lines = passwd.splitlines()
+    lines = _lines(passwd)
     for number, line in enumerate(lines):
         parts = line.split(":")
         if len(parts) == 7 and parts[0] == account.name:
@@ -89,21 +94,21 @@ def with_account(passwd: str, account: Account) -> str:
 
 def with_shadow(shadow: str, name: str) -> str:
     """/etc/shadow with a line for that account: no password will do."""
-    if any(line.startswith(f"{name}:") for line in shadow.splitlines()):
+    if any(line.startswith(f"{name}:") for line in _lines(shadow)):
         return shadow
-    return _joined([*shadow.splitlines(), f"{name}:{_LOCKED}:::::::"])
+    return _joined([*_lines(shadow), f"{name}:{_LOCKED}:::::::"])
 
 
 def with_group(group: str, name: str, gid: int) -> str:
     """The file with that group; one that is there stays as it is."""
     if any(one.name == name for one in groups(group)):
         return group
-    return _joined([*group.splitlines(), f"{name}:x:{gid}:"])
+    return _joined([*_lines(group), f"{name}:x:{gid}:"])
 
 
 def with_member(group: str, name: str, member: str) -> str:
     """The file with that account in that group."""
-    lines = group.splitlines()
+    lines = _lines(group)
     for number, line in enumerate(lines):
         parts = line.split(":")
         if len(parts) == 4 and parts[0] == name and member not in parts[3].split(","):
@@ -113,7 +118,7 @@ def with_member(group: str, name: str, member: str) -> str:
 
 def without_member(group: str, name: str, member: str) -> str:
     """The file without that account in that group."""
-    lines = group.splitlines()
+    lines = _lines(group)
     for number, line in enumerate(lines):
         parts = line.split(":")
         if len(parts) == 4 and parts[0] == name:
@@ -121,6 +126,14 @@ def without_member(group: str, name: str, member: str) -> str:
                 [*parts[:3], ",".join(one for one in parts[3].split(",") if one not in ("", member))]
             )
     return _joined(lines)
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal() and len(word) <= _DIGITS
+
+
+def _lines(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _joined(lines: list[str]) -> str:

@@ -13,14 +13,15 @@ _UP, _GATEWAY = 0x1, 0x2
 
 
 def neighbours(addresses: Iterable[str], networks: Iterable[Network]) -> list[str]:
-    """Those that lie in one of the networks. A guest says what its addresses are; whatever else it says is left out."""
+    """Those that lie in one of the networks. A guest says what its addresses are; whatever else it says is left out,
+    and so is an address with a zone (``%``), which may be any text: whoever asks writes the addresses into files."""
     known, found = list(networks), []
     for text in addresses:
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
             continue
-        if not address.is_loopback and any(address in network for network in known):
+        if "%" not in text and not address.is_loopback and any(address in network for network in known):
             found.append(str(address))
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import sys
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +13,7 @@ Socket = tuple[str, str, int]
 TABLES: Mapping[str, str] = {"tcp": "tcp", "tcp6": "tcp", "udp": "udp", "udp6": "udp"}
 """File below ``/proc/net`` → protocol."""
 _OPEN = {"tcp": "0A", "udp": "07"}  # LISTEN; bound, and connected to nobody
+_PLACE = re.compile(r"([0-9A-Fa-f]{8}|[0-9A-Fa-f]{32}):([0-9A-Fa-f]{4})")
 
 
 def split_listen(text: str) -> tuple[str, str]:
@@ -23,12 +25,12 @@ def split_listen(text: str) -> tuple[str, str]:
 
 
 def parse(table: str, protocol: str) -> Iterator[Socket]:
-    """The sockets in one of the tables that others can talk to; a line that is none is passed over."""
+    """The sockets in one of the tables that others can talk to; a line that is none is passed over: a guest may say
+    anything."""
     for line in table.splitlines():
         row = line.split()
-        if len(row) > 3 and row[3] == _OPEN[protocol] and ":" in row[1]:
-            address, _, port = row[1].partition(":")
-            yield protocol, _address(address), int(port, 16)
+        if len(row) > 3 and row[3] == _OPEN[protocol] and (place := _PLACE.fullmatch(row[1])):
+            yield protocol, _address(place[1]), int(place[2], 16)
 
 
 def _address(written: str) -> str:

@@ -93,4 +93,4 @@ def _plain(path: str) -> str:
 
 def _unescaped(point: bytes) -> str:
     """The kernel writes a blank as ``\\040``."""
-    return re.sub(rb"\\(\d{3})", lambda found: bytes([int(found[1], 8) & 0xFF]), point).decode("utf-8", "replace")
+    return re.sub(rb"\\([0-3][0-7]{2})", lambda found: bytes([int(found[1], 8)]), point).decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import stat
 from collections.abc import Callable
 from typing import BinaryIO
@@ -11,6 +12,7 @@ from reconciler.ports import FILE, FOLDER, LINK, OTHER, Entry
 from reconciler.problems import Problem, Refused
 
 _PATIENCE = 60.0
+_ENTRY = re.compile(rb"([0-9a-f]{1,8}) (\d{1,10}) (\d{1,10})\n")
 _TYPES = {stat.S_IFREG: FILE, stat.S_IFDIR: FOLDER, stat.S_IFLNK: LINK}
 
 
@@ -23,11 +25,12 @@ class AgentFiles:
     def entry(self, path: str) -> Entry | None:
         """What is there; None when there is nothing."""
         done = self._agent.run(["stat", "-c", "%f %u %g", "--", path], _PATIENCE)
-        words = done.out.split()
-        if done.code != 0 or len(words) != 3:
+        if done.code != 0:
             return None
-        mode = int(words[0], 16)
-        return Entry(_TYPES.get(stat.S_IFMT(mode), OTHER), stat.S_IMODE(mode), int(words[1]), int(words[2]))
+        if (said := _ENTRY.fullmatch(done.out)) is None:
+            raise Refused(Problem("the guest's stat does not say what it should", subject=path))
+        mode = int(said[1], 16)
+        return Entry(_TYPES.get(stat.S_IFMT(mode), OTHER), stat.S_IMODE(mode), int(said[2]), int(said[3]))
 
     def names(self, path: str) -> list[str]:
         """What a folder holds."""

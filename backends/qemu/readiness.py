@@ -17,6 +17,7 @@ from reconciler.backends.qemu.records import Process, Record
 from reconciler.model import Condition, Spec
 from reconciler.ports import Tell
 from reconciler.problems import BackendError, GuestFailed, Problem
+from reconciler.sockets import parse
 
 TIMEOUT = 120.0
 """Seconds that a guest has when its manifest names no ``ready.timeout``."""
@@ -31,8 +32,7 @@ _DAMAGED = re.compile(
 )
 """What a guest says of a root disk that is not the one whose hash stands on its kernel's command line."""
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
-_LISTEN = "0A"
-_LOOPBACK6 = "00000000000000000000000001000000"
+_LOOPBACK6 = "::1"
 _LOOK_BACK = 64 * 1024
 _COMMAND = 10.0
 _CLOUD_RESULT = "/run/cloud-init/result.json"
@@ -180,9 +180,17 @@ def _ip(guest: Guest) -> Condition:
 
 
 def addresses(interfaces: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The addresses beyond loopback and link that ``guest-network-get-interfaces`` tells of."""
-    given = [one["ip-address"] for interface in interfaces for one in interface.get("ip-addresses", ())]
-    return [text for text in given if not (at := ip_address(text)).is_loopback and not at.is_link_local]
+    """The addresses beyond loopback and link that ``guest-network-get-interfaces`` tells of; nothing that is none."""
+    given = [str(one.get("ip-address")) for interface in interfaces for one in interface.get("ip-addresses", ())]
+    return [text for text in given if _is_beyond(text)]
+
+
+def _is_beyond(text: str) -> bool:
+    try:
+        at = ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text and not at.is_loopback and not at.is_link_local
 
 
 def _command(guest: Guest, command: list[str]) -> Condition:
@@ -218,14 +226,8 @@ def _read(agent: Agent, path: str) -> bytes:
 
 def listening(table: str) -> set[int]:
     """Ports in state LISTEN in a ``/proc/net/tcp`` table, those bound to loopback alone left out."""
-    ports: set[int] = set()
-    for line in table.splitlines():
-        words = line.split()
-        if len(words) > 3 and words[3] == _LISTEN and ":" in words[1]:
-            address, _, port = words[1].partition(":")
-            if not address.endswith("7F") and address != _LOOPBACK6:
-                ports.add(int(port, 16))
-    return ports
+    found = parse(table, "tcp")
+    return {port for _, address, port in found if not address.startswith("127.") and address != _LOOPBACK6}
 
 
 def _log(guest: Guest, pattern: str) -> Condition:

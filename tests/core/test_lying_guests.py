@@ -1,0 +1,134 @@
+"""What guests say of themselves is read and not believed: odd words are left out or refused, and never end in a bug."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_network
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reconciler import accounts
+from reconciler.accounts import Account
+from reconciler.backends.lxd import within
+from reconciler.backends.qemu import readiness
+from reconciler.backends.qemu.agent import Agent
+from reconciler.backends.qemu.agent_files import AgentFiles
+from reconciler.backends.qemu.folders import folder_of
+from reconciler.backends.qemu.listening import listening
+from reconciler.problems import Refused, Unreachable
+from reconciler.reachable import neighbours
+from reconciler.sockets import parse
+from tests.core.test_accounts import ADA, PASSWD
+
+Answer = Callable[[dict[str, Any]], dict[str, Any]]
+NOTHING = {"error": {"class": "GenericError", "desc": "failed to open file: No such file or directory"}}
+
+
+@contextmanager
+def agent(path: Path, answer: Answer) -> Iterator[None]:
+    """A guest agent that says what it likes."""
+    path.parent.mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        thread = threading.Thread(target=_serve, args=(server, answer))
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def _serve(server: socket.socket, answer: Answer) -> None:
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with connection, connection.makefile("rb") as lines:
+            for line in lines:
+                asked = json.loads(line.lstrip(b"\xff"))
+                synchronises = asked["execute"] == "guest-sync-delimited"
+                said = {"return": asked["arguments"]["id"]} if synchronises else answer(asked)
+                connection.sendall(b"\xff" * synchronises + json.dumps(said).encode() + b"\n")
+
+
+@pytest.mark.parametrize("zone", ["eth0", "x\n6.6.6.6\tbank.example"])
+def test_an_address_brings_no_line_of_its_own_into_the_hosts_file(zone: str) -> None:
+    claimed = f"fd42::5%{zone}"
+    assert neighbours([claimed, "fd42::6"], [ip_network("fd42::/64")]) == ["fd42::6"]
+    assert readiness.addresses([{"ip-addresses": [{"ip-address": claimed}, {"ip-address": "fd42::6"}]}]) == ["fd42::6"]
+
+
+def test_an_address_that_is_none_is_left_out() -> None:
+    told = [{"ip-addresses": [{"ip-address": "nonsense"}, {}, {"ip-address": "10.0.0.1"}]}]
+    assert readiness.addresses(told) == ["10.0.0.1"]
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\x0c", "\x1c", "\r"])
+def test_what_people_call_themselves_begins_no_new_line(end: str) -> None:
+    passwd = PASSWD.replace("Ada,,,", f"Ada{end}eve:x:0:0:,,,").replace("eve:x:0:0:", "eve")
+    assert accounts.find_account(passwd, "ada") == ADA
+    moved = accounts.with_account(passwd, Account("ada", 1000, 1001, "/elsewhere", "/bin/sh"))
+    assert moved == passwd.replace("/home/ada", "/elsewhere")
+    assert accounts.with_shadow(f"ada:a{end}b:::::::\n", "eve") == f"ada:a{end}b:::::::\neve:*:::::::\n"
+    assert accounts.with_member(f"a:x:1:b{end}c\n", "a", "d") == f"a:x:1:b{end}c,d\n"
+
+
+def test_a_number_that_nobody_can_have_is_no_account() -> None:
+    endless = "9" * 5000
+    assert list(accounts.accounts(f"eve:x:{endless}:1::/:\neve:x:1:{endless}::/:\n")) == []
+    assert list(accounts.groups(f"eve:x:{endless}:\n")) == []
+    assert accounts.find_account(PASSWD, endless) is None
+
+
+@pytest.mark.parametrize(
+    "row", ["x:0016", "0100007F:x", ":", "0100007F:", "0100007F:99999", "-100007F:0016", "00:0016", "0" * 33 + ":0016"]
+)
+def test_a_line_that_is_no_socket_is_passed_over(row: str) -> None:
+    table = f"0: {row} 0:0 0A 0\n1: 0100007F:0016 0:0 0A 0\n"
+    assert list(parse(table, "tcp")) == [("tcp", "127.0.0.1", 22)]
+    assert readiness.listening(f"0: {row} 0:0 0A 0\n1: 00000000:0016 0:0 0A 0\n") == {22}
+
+
+def test_a_mount_point_that_no_kernel_writes() -> None:
+    assert within.parse(rb"1 1 0:1 / /a\999\777\040b rw") == {r"/a\999\777 b": "0:1"}
+
+
+@pytest.mark.parametrize("refused", [{"tcp6", "udp6"}, {"tcp", "tcp6", "udp", "udp6"}])
+def test_an_agent_that_may_read_nothing_does_not_say_that_nothing_listens(tmp_path: Path, refused: set[str]) -> None:
+    folder = folder_of(tmp_path, tmp_path, "vm")
+    table = "IDA6IDAwMDAwMDAwOjFGOTAgMDowIDBBIDAK"  # " 0: 00000000:1F90 0:0 0A 0"
+
+    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        if asked["execute"] != "guest-file-open":
+            eof = {"count": 27, "buf-b64": table, "eof": True}
+            return {"return": eof if asked["execute"] == "guest-file-read" else {}}
+        return NOTHING if asked["arguments"]["path"].rpartition("/")[2] in refused else {"return": 1}
+
+    with agent(folder.agent, answer):
+        if len(refused) == 4:
+            with pytest.raises(Unreachable, match="cannot be read"):
+                listening(folder, "VirtualMachine/vm")
+        else:
+            assert listening(folder, "VirtualMachine/vm") == {("tcp", "0.0.0.0", 8080)}
+
+
+@pytest.mark.parametrize("said", ["", "zz 0 0\n", "81a4 0\n", "81a4 0 x\n", f"81a4 0 {'9' * 5000}\n"])
+def test_what_stands_in_a_guest_is_not_guessed_at(tmp_path: Path, said: str) -> None:
+    done = {"exited": True, "exitcode": 0, "out-data": base64.b64encode(said.encode()).decode()}
+
+    def answer(asked: dict[str, Any]) -> dict[str, Any]:
+        return {"return": {"pid": 1} if asked["execute"] == "guest-exec" else done}
+
+    place, refused = tmp_path / "vm" / "agent", pytest.raises(Refused, match="does not say what it should")
+    with agent(place, answer), Agent(place, "vm") as one, refused:
+        AgentFiles(one).entry("/etc/passwd")
