@@ -61,11 +61,10 @@ first_time() {
             echo 'config: {core.https_address: "[::]:8443"}' | preseed && : >/var/lib/lxd/.begun
     fi
     say ready
-    drivers
 }
 
-# drivers: for whatever else is plugged in, which LXD does not wait for. What comes later has its own: see uevent.
-drivers() { modprobe -q -a $(cat /sys/bus/*/devices/*/modalias | sort -u) 2>/dev/null; }
+# drivers: for whatever else is plugged in; LXD, which is awaited, goes first. What comes later: see uevent.
+drivers() { nice -n 19 modprobe -q -a $(cat /sys/bus/*/devices/*/modalias | sort -u) 2>/dev/null; }
 
 mount -t tmpfs -o mode=0755,nosuid,nodev run /run
 mkdir -p /run/lock /dev/pts /dev/shm
@@ -84,6 +83,7 @@ agent
 network
 data
 uevent /lib/reconciler/uevent </dev/null >/dev/null 2>&1 &
+drivers &
 mkdir -p /var/lib/lxcfs
 serve lxcfs /var/lib/lxcfs &
 export LXD_LXC_TEMPLATE_CONFIG=/usr/share/lxc/config
