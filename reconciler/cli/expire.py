@@ -10,14 +10,14 @@ import argparse
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
 from reconciler.cli.lookup import Seen, look
 from reconciler.cli.owners import SESSION, Bound, bound_to, environments
-from reconciler.model import Observed, Power
+from reconciler.model import Observed, Power, World, lxd_backend
 from reconciler.paths import state_dir
 from reconciler.ports import Guests
 from reconciler.problems import BackendError, ReconcilerError
@@ -26,8 +26,8 @@ from reconciler.record import locked
 _PATIENCE = 900.0
 """Seconds that an apply which is at work may take to come to its end."""
 _STOP = 90.0
-_TRIES = 5
-_PAUSE = 2.0
+_PAUSES = (0.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+"""Seconds before each try: an LXD that is started again just now takes its time."""
 
 
 def main(words: list[str]) -> int:
@@ -40,11 +40,10 @@ def main(words: list[str]) -> int:
 
 
 def _with_tries(folder: Path, environment: str) -> int:
-    """How many guests run still, after a few tries."""
+    """How many guests run still, or may, after a few tries."""
     left = 1
-    for number in range(_TRIES):
-        if number:
-            time.sleep(_PAUSE)
+    for pause in _PAUSES:
+        time.sleep(pause)
         try:
             left = _end(folder, environment)
         except ReconcilerError as error:
@@ -63,7 +62,26 @@ def _end(folder: Path, environment: str) -> int:
             # What is inside goes first: it is asked by itself, and the VM then has nothing to wait for.
             inner = [one for one in running if one.id.kind == "Container"]
             outer = [one for one in running if one.id.kind != "Container"]
-            return _stop(seen, inner) + _stop(seen, outer)
+            left = _stop(seen, inner) + _stop(seen, outer)
+            hidden = unknown(seen.world, bound, {one.id.name for one in outer})
+        for one in hidden:
+            _say(f"{one.id}: nobody can tell whether it runs")
+        return left + len(hidden)
+
+
+def unknown(world: World, bound: Iterable[Bound], stopped: Collection[str]) -> list[Bound]:
+    """Those whose backend keeps silent, which is not the same as that they have ended.
+
+    stopped: VMs that were told to; what is in them ends with them
+    """
+    found = []
+    for one in bound:
+        home = one.backend if one.machine is None else lxd_backend(one.machine)
+        snapshot = world.snapshots.get(home)  # none: of a VM that does not run
+        hides = snapshot is not None and snapshot.problem is not None and one.id not in snapshot.resources
+        if hides and one.machine not in stopped:
+            found.append(one)
+    return found
 
 
 def _is_meant(one: Observed, environment: str, bound: list[Bound]) -> bool:

@@ -76,11 +76,11 @@ def keep(
     if not bound:
         return
     owner = find(named)
-    for other in _owners():
+    _write(owner, environment, dict.fromkeys([*bound_to(owner.folder, environment), *bound]))
+    start(owner)
+    for other in _owners():  # only now: whatever we are cut off in, somebody ends them
         if other != owner:
             _write(other, environment, [one for one in bound_to(other.folder, environment) if one not in bound])
-    _write(owner, environment, [*bound_to(owner.folder, environment), *bound])
-    start(owner)
 
 
 def guests(desired: Mapping[ResourceId, Desired]) -> list[Bound]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from reconciler.backends.qemu import companions
 from reconciler.cli import owners
+from reconciler.cli.expire import unknown
 from reconciler.cli.owners import Bound, find, guests
-from reconciler.model import Desired, ResourceId
-from reconciler.problems import UsageError
+from reconciler.model import Desired, ResourceId, Snapshot, World
+from reconciler.problems import Problem, UsageError
 
 VM, WEB = ResourceId("VirtualMachine", "vm"), ResourceId("Container", "web")
 SESSION = {"lifetime": "session"}
@@ -66,3 +69,33 @@ def test_guests_of_this_machine_and_of_its_vms_can_end_with_a_session() -> None:
 def test_guests_elsewhere_cannot() -> None:
     with pytest.raises(UsageError, match="of this machine, and of its VMs"):
         guests({WEB: Desired(WEB, "lxd/far", SESSION)})
+
+
+def test_guests_are_given_away_only_to_somebody_who_ends_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RECONCILER_STATE_DIR", str(tmp_path))
+    wanted = {WEB: Desired(WEB, "lxd/local", SESSION)}
+    with (
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE) as one,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other,
+    ):
+        first = find(one.pid)
+        first.folder.mkdir(parents=True)
+        with companions.hold(first.folder / "alive", "a test", "keeper"):
+            owners.keep(wanted, [WEB], "test", one.pid)
+            owners.keep(wanted, [WEB], "test", one.pid)
+            assert owners.bound_to(first.folder, "test") == [Bound(WEB, "lxd/local")]
+            monkeypatch.setattr(sys, "executable", str(tmp_path / "gone"))
+            with pytest.raises(FileNotFoundError):
+                owners.keep(wanted, [WEB], "test", other.pid)
+            assert owners.bound_to(first.folder, "test") == [Bound(WEB, "lxd/local")]
+
+
+def test_guests_of_a_backend_that_keeps_silent_have_not_ended() -> None:
+    silent = Problem("no answer")
+    world = World(
+        {"lxd/local": Snapshot("lxd/local", 0.0, {}, silent), "lxd/vm": Snapshot("lxd/vm", 0.0, {}, silent),
+         "qemu": Snapshot("qemu", 0.0, {})}
+    )  # fmt: skip
+    local, inside, below = Bound(WEB, "lxd/local"), Bound(WEB, "lxd/vm", "vm"), Bound(WEB, "lxd/off", "off")
+    assert unknown(world, [local, inside, below, Bound(VM, "qemu")], ()) == [local, inside]
+    assert unknown(world, [inside], {"vm"}) == []
