@@ -21,14 +21,22 @@ PATIENCE = 300.0
 
 
 class Watch:
-    """Its events come as JSON lines; ``until`` gives the monotonic time at which one came."""
+    """Its events come as JSON lines; ``until`` gives the monotonic time at which one came.
 
-    def __init__(self, here: World, folder: Path, *words: str) -> None:
-        self.folder = folder
-        command = here.reconciler("watch", str(folder), "--log-format", "json", *words)
+    folder: what is watched; None where that stands among the words
+    """
+
+    def __init__(self, here: World, folder: Path | None, *words: str) -> None:
+        self.folder = folder or here.folder
+        paths = [] if folder is None else [str(folder)]
+        command = here.reconciler("watch", *paths, "--log-format", "json", *words)
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
-            command, env={**os.environ, **here.environment}, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            command,
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "", **here.environment},  # as it is for what is installed
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self._events: list[tuple[float, dict[str, Any]]] = []
         self._read = 0
@@ -77,7 +85,7 @@ def cpu(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def watching(here: World, folder: Path, *words: str) -> Iterator[Watch]:
+def watching(here: World, folder: Path | None, *words: str) -> Iterator[Watch]:
     """One, until the end of the block."""
     watch = Watch(here, folder, *words)
     try:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reconciler.cli import DONE, PROBLEM
-from reconciler.cli.naming import among
 from reconciler.cli.screen import show, show_json, show_problems, tell
-from reconciler.model import ResourceId
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem
 from reconciler.view.text import Line, Span, clean, line, table
 from reconciler.watch.client import Client, find
+
+if TYPE_CHECKING:
+    from reconciler.model import ResourceId
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -103,15 +104,19 @@ def _show_event(event: Mapping[str, Any], form: str) -> None:
 
 def _target(client: Client, word: str) -> ResourceId:
     """As everywhere: ``Kind/name``, ``vm/container``, a guest's name; of what the watch has declared."""
+    from reconciler.cli.naming import among
+    from reconciler.model import ResourceId
+
     told = client.get("/v1/status")["resources"]
     return among(word, {ResourceId.parse(one["id"]): one["homes"] for one in told})
 
 
 def _wait(client: Client, arguments: argparse.Namespace) -> int:
+    from urllib.parse import urlencode
+
     id, type = _target(client, arguments.target), arguments.condition
-    found = client.get(
-        f"/v1/wait?resource={id}&for={type}&timeout={arguments.timeout}", timeout=arguments.timeout + 15.0
-    )
+    asked = urlencode({"resource": str(id), "for": type, "timeout": arguments.timeout})
+    found = client.get(f"/v1/wait?{asked}", timeout=arguments.timeout + 15.0)
     if found is not None:
         return DONE
     problem = Problem(f"not {type} within {arguments.timeout:g} s", subject=str(id), hint="reconciler status says why")

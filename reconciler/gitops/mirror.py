@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,8 @@ from reconciler.problems import Problem
 _REF = "refs/reconciler"
 _LOCAL = 60.0
 _MANY_PACKS, _MANY_LOOSE = 50, 27
+_AT_ONCE = 100
+"""Commits whose signatures one git looks at: it ends badly when one of them is not right."""
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _LEFT_OVER = ("*.lock", "refs/**/*.lock", "logs/**/*.lock", "objects/**/tmp_*", "objects/**/*.lock", "gc.pid")
 
@@ -102,7 +104,14 @@ class Mirror:
             if not self.is_whole():
                 raise
             raise self._unreachable(error) from None
-        return self.git.text("rev-parse", "--verify", f"{_REF}/seen^{{commit}}", timeout=_LOCAL)
+        return self._fetched() or self.git.text("rev-parse", "--verify", f"{_REF}/seen^{{commit}}", timeout=_LOCAL)
+
+    def _fetched(self) -> str | None:
+        """Where git has just written down that the branch points; None where it keeps refs otherwise."""
+        with contextlib.suppress(OSError):
+            found = (self.git.folder / _REF / "seen").read_text("ascii", "replace").strip()
+            return found if _COMMIT.fullmatch(found) else None
+        return None
 
     def is_whole(self) -> bool:
         """Whether everything that our refs lead to is here."""
@@ -155,13 +164,20 @@ class Mirror:
             return
         yield from self.git.text("rev-list", "--reverse", "--topo-order", commit, f"^{earlier}", timeout=_LOCAL).split()
 
-    def verify(self, commits: Iterator[str], signers: Signers) -> None:
+    def verify(self, commits: Sequence[str], signers: Signers) -> None:
         """Every one of them bears a signature of somebody listed, or Trouble. The exit code alone is believed."""
         git = signers.taught(self.git)
-        for commit in commits:
-            code, _ = git.run("verify-commit", commit, options=signers.options, codes=range(256), timeout=_LOCAL)
-            if code != 0:
-                raise Trouble(self._unsigned(commit), reached=True)
+
+        def bear_signatures(*some: str) -> bool:
+            timeout = _LOCAL + len(some)
+            code, _ = git.run("verify-commit", *some, options=signers.options, codes=range(256), timeout=timeout)
+            return code == 0
+
+        for begin in range(0, len(commits), _AT_ONCE):
+            some = commits[begin : begin + _AT_ONCE]
+            if not bear_signatures(*some):
+                wrong = next((commit for commit in some if not bear_signatures(commit)), some[-1])
+                raise Trouble(self._unsigned(wrong), reached=True)
 
     def _unsigned(self, commit: str) -> Problem:
         header = self.git.run("cat-file", "commit", commit, timeout=_LOCAL)[1].partition(b"\n\n")[0]

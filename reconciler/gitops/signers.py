@@ -43,8 +43,9 @@ def signers(repository: Repository, folder: Path) -> Signers:
     for given in (repository.signers, repository.keyring):
         digest.update(hashlib.sha256(_trusted(given) if given is not None else b"").digest())
     if repository.signers is not None:
-        copy = private_dir(folder) / "allowed-signers"
-        write_private(copy, _trusted(repository.signers))
+        copy, listed = private_dir(folder) / "allowed-signers", _trusted(repository.signers)
+        if not copy.exists() or copy.read_bytes() != listed:
+            write_private(copy, listed)
         options += ["gpg.ssh.program=ssh-keygen", f"gpg.ssh.allowedSignersFile={copy}"]
     if repository.keyring is not None:
         options.append("gpg.program=gpg")

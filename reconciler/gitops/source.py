@@ -6,6 +6,7 @@ import contextlib
 import re
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -42,11 +43,14 @@ class GitSource:
         """What is known now, without asking the server."""
         return self._memory.read().state
 
-    def fetch(self) -> State:
-        """Ask the server, verify what is new, accept it or say in ``problem`` why not. Never raises ReconcilerError."""
+    def fetch(self, news: bool = False) -> State:
+        """Ask the server, verify what is new, accept it or say in ``problem`` why not. Never raises ReconcilerError.
+
+        news: somebody says that there is something new, so it is not asked whether there is
+        """
         try:
             with self._mirror() as mirror:
-                return self._fetch(mirror)
+                return self._fetch(mirror, news)
         except Trouble as trouble:
             return self._note(trouble.problem, trouble.reached)
         except ReconcilerError as error:
@@ -54,17 +58,17 @@ class GitSource:
         except (Failed, OSError) as error:
             return self._note(self._broken(error), reached=False)
 
-    def _fetch(self, mirror: Mirror) -> State:
+    def _fetch(self, mirror: Mirror, news: bool) -> State:
         """One look at the server. A mirror that is broken is made anew, once."""
         known, listed = self._memory.read(), signers(self.repository, self._memory.folder)
         try:
-            new = self._newest(mirror, known, listed)
+            new = self._newest(mirror, known, listed, news)
         except Failed:
             if mirror.is_whole():
                 raise
             self._sure = None
             with mirror.anew():
-                new = self._newest(mirror, known, listed)
+                new = self._newest(mirror, known, listed, news=False)
         if new == known.state.head and self._sure == new:
             return self._accepted(new, listed)
         mirror.keep("head", new)
@@ -73,16 +77,24 @@ class GitSource:
         mirror.tidy()
         return state
 
-    def _newest(self, mirror: Mirror, known: Known, listed: Signers) -> str:
+    def _newest(self, mirror: Mirror, known: Known, listed: Signers, news: bool) -> str:
         """The branch as it is now: known already, or fetched and judged. Raises Trouble, Failed."""
-        there = self._ask(mirror)
+        new = self._news(mirror) if news else None
+        there = new or self._ask(mirror)
         if there == known.state.head and listed.digest == known.trust and (self._sure == there or mirror.has(there)):
             self._sure = there
             return there
-        new = mirror.fetch()
+        new = new or mirror.fetch()
         self._decide(seen=new)
         self._judge(mirror, known, new, listed)
         return new
+
+    def _news(self, mirror: Mirror) -> str | None:
+        """The branch, fetched at once; None where that is not to be had: asking says why."""
+        try:
+            return mirror.fetch()
+        except Trouble:
+            return None
 
     def _ask(self, mirror: Mirror) -> str:
         there = mirror.ask()
@@ -94,17 +106,19 @@ class GitSource:
 
     def _judge(self, mirror: Mirror, known: Known, new: str, listed: Signers) -> None:
         """Accept nothing but what comes after what was accepted, every commit of it signed. Raises Trouble."""
-        head = known.state.head
-        if head is not None and not mirror.follows(new, head):
+        head, applied = known.state.head, known.state.applied
+        base = applied if applied not in (None, head) and mirror.has(str(applied)) else head
+        with ThreadPoolExecutor(1) as beside:
+            since = beside.submit(lambda: _with_tip(mirror.since(new, base), new)) if self.repository.signed else None
+            follows = head is None or mirror.follows(new, head)
+        if head is not None and not follows:
             summary = f"the history was rewritten: {new[:12]} does not come after {head[:12]}"
             hint = (
                 f"push what comes after it; or, if it is right: reconciler rollback {new}; what was accepted last stays"
             )
             raise Trouble(Problem(summary, None, mirror.name, hint=hint), reached=True)
-        if self.repository.signed:
-            applied = known.state.applied
-            base = applied if applied not in (None, head) and mirror.has(str(applied)) else head
-            mirror.verify(_with_tip(mirror.since(new, base), new), listed)
+        if since is not None:
+            mirror.verify(since.result(), listed)
 
     def _accepted(self, head: str, listed: Signers) -> State:
         def change(known: Known) -> Known:
@@ -205,7 +219,7 @@ class GitSource:
                 hint = "name a commit that the accepted one comes after, by its hexadecimal id"
                 raise UsageError(Problem("not in the accepted history", subject=revision, hint=hint))
             if self.repository.signed:
-                mirror.verify(iter((commit,)), signers(self.repository, self._memory.folder))
+                mirror.verify([commit], signers(self.repository, self._memory.folder))
         return self._decide(pinned=commit)
 
     def accept(self, revision: str) -> State:
@@ -218,7 +232,7 @@ class GitSource:
             if commit is None or commit != mirror.seen():
                 raise UsageError(Problem("the branch does not point there", subject=revision, hint="fetch, then look"))
             if self.repository.signed:
-                mirror.verify(iter((commit,)), listed)
+                mirror.verify([commit], listed)
             mirror.keep("head", commit)
             self._decide(pinned=None)
             return self._accepted(commit, listed)
@@ -251,10 +265,10 @@ def _with(known: Known, fields: dict[str, str | bool | None]) -> Known:
     return replace(known, state=replace(known.state, **fields))  # type: ignore[arg-type]  # names and types of State
 
 
-def _with_tip(commits: Iterator[str], tip: str) -> Iterator[str]:
+def _with_tip(commits: Iterator[str], tip: str) -> list[str]:
     """The newest is always looked at, also when nothing is newer than what was applied."""
     found = list(commits)
-    yield from found if tip in found else [*found, tip]
+    return found if tip in found else [*found, tip]
 
 
 def _is_about(problem: Problem | None, commit: str) -> bool:

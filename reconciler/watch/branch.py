@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -89,14 +90,17 @@ class BranchSource:
         self._thread.join(_PATIENCE)
 
     def _follow(self) -> None:
+        news = False
         while not self._end.is_set():
+            began = time.monotonic()
             self._now.clear()
-            state = self._git.fetch()
+            state = self._git.fetch(news)
             taken = self._git.take()
             with self._lock:
                 self._fresh = state, taken
             self._wake()
-            self._now.wait(self._interval)
+            left = self._interval - (time.monotonic() - began)
+            news = self._now.wait(max(left, self._interval / 2))  # a server that is slow has to breathe, too
 
     def _take(self, state: State, taken: Taken) -> None:
         trouble = () if state.problem is None else (state.problem,)

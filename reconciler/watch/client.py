@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from reconciler.problems import Problem, Unreachable, UsageError
 
 _ANSWER = 15.0
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float | None) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            self.sock.connect(f"/proc/self/fd/{folder}/{self._path.name}")
-        finally:
-            os.close(folder)
 
 
 class Client:
@@ -40,53 +24,68 @@ class Client:
 
     def get(self, target: str, timeout: float = _ANSWER) -> Any:
         """The JSON behind it. None when a wait came to its end without success."""
-        return self._ask("GET", target, None, timeout)
+        return self._ask("GET", target, b"", timeout)
 
     def post(self, target: str, body: Mapping[str, Any], timeout: float = _ANSWER) -> Any:
         """Have something done."""
-        return self._ask("POST", target, json.dumps(body), timeout)
+        return self._ask("POST", target, json.dumps(body).encode(), timeout)
 
     def lines(self, target: str) -> Iterator[Any]:
         """JSON lines, as they come, until the daemon ends."""
-        connection = _Connection(self.path, None)
-        with suppress(http.client.HTTPException, OSError):
-            connection.request("GET", target)
-            for line in connection.getresponse():
+        with suppress(OSError, ValueError), self._asked("GET", target, b"", None) as (_, answer):
+            for line in answer:
                 yield json.loads(line)
 
-    def _ask(self, method: str, target: str, body: str | None, timeout: float) -> Any:
-        connection = _Connection(self.path, timeout)
+    def _ask(self, method: str, target: str, body: bytes, timeout: float) -> Any:
         try:
-            connection.request(method, target, body)
-            response = connection.getresponse()
-            code, text = response.status, response.read()
-        except (OSError, http.client.HTTPException) as error:
+            with self._asked(method, target, body, timeout) as (code, answer):
+                document = json.loads(answer.read())
+        except (OSError, ValueError) as error:
             raise Unreachable(Problem(f"the watching reconciler does not answer: {error}")) from error
-        finally:
-            connection.close()
-        document = json.loads(text)
         if code == 408:
             return None
         if code != 200:
             raise UsageError([Problem(**words) for words in document["problems"]])
         return document
 
+    @contextmanager
+    def _asked(self, method: str, target: str, body: bytes, timeout: float | None) -> Iterator[tuple[int, BinaryIO]]:
+        """The answer's code, and its body to read. Raises OSError, and ValueError for what is no answer.
+
+        By hand: the library for it takes longer to load than the whole question.
+        """
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as one:
+            one.settimeout(timeout)
+            folder = os.open(self.path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                one.connect(f"/proc/self/fd/{folder}/{self.path.name}")  # a path of any length
+            finally:
+                os.close(folder)
+            one.sendall(f"{method} {target} HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            with one.makefile("rb") as answer:
+                words = answer.readline().split()
+                if len(words) < 2 or not words[1].isdigit():
+                    raise ValueError("it hung up")
+                while answer.readline().strip():
+                    pass
+                yield int(words[1]), answer
+
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One daemon and its status; None when it is there and does not answer. pid: its process, as its socket says."""
+    """One daemon and what it said; None when it is there and does not answer. pid: its process, as its socket says."""
 
     client: Client
     pid: str
     status: Mapping[str, Any] | None
 
 
-def everybody(folder: Path, patience: float = _ANSWER) -> Iterator[Answered]:
+def everybody(folder: Path, patience: float = _ANSWER, target: str = "/v1/status") -> Iterator[Answered]:
     """Every daemon of this folder, asked how it is. patience: seconds for each."""
     for path in sorted(folder.glob("*.sock")):
         client = Client(path)
         try:
-            yield Answered(client, path.stem, client.get("/v1/status", patience))
+            yield Answered(client, path.stem, client.get(target, patience))
         except (Unreachable, UsageError) as error:
             if not Path(f"/proc/{path.stem}").exists():
                 path.unlink(missing_ok=True)  # left by one that was killed
@@ -96,7 +95,7 @@ def everybody(folder: Path, patience: float = _ANSWER) -> Iterator[Answered]:
 
 def find(folder: Path, environment: str | None = None) -> Client | None:
     """The daemon that watches this environment (None: the only one there is); None when none does."""
-    there = list(everybody(folder))
+    there = list(everybody(folder, target="/v1/environment"))
     names = {str(one.status["environment"]): one.client for one in there if one.status is not None}
     found = {name: client for name, client in names.items() if environment in (None, name)}
     if not found and (silent := [one.pid for one in there if one.status is None]):

@@ -1,6 +1,7 @@
 """WATCH: the daemon's face: HTTP over a unix socket that only its own user may use. ``curl --unix-socket`` speaks it.
 
-    GET  /v1/status            GET  /v1/events?since=N&follow=1 (a JSON line each)         GET /metrics
+    GET  /v1/environment       GET  /v1/status             GET /metrics
+    GET  /v1/events?since=N&follow=1 (a JSON line each)
     GET  /v1/wait?resource=Kind/name&for=Ready&timeout=60
     GET  /v1/history (what no look has proved yet)
     POST /v1/look (as a hint, and the answer)
@@ -188,6 +189,12 @@ def _told(problems: Iterable[Problem]) -> dict[str, Any]:
     return {"problems": [{"summary": one.summary, "subject": one.subject, "hint": one.hint} for one in problems]}
 
 
+def _environment(daemon: Daemon, _query: Mapping[str, str]) -> Answer:
+    """Whom one speaks to, without asking the deciding thread: it may be busy."""
+    wanted = daemon.wanted
+    return 200, {"environment": wanted.environment if wanted else None, "pid": os.getpid()}
+
+
 def _status(daemon: Daemon, _query: Mapping[str, str]) -> Answer:
     return 200, daemon.inbox.ask(lambda: status(daemon))
 
@@ -282,6 +289,7 @@ def _history(daemon: Daemon, _query: Mapping[str, str]) -> Answer:
 
 
 _GET: Mapping[str, Callable[[Daemon, Mapping[str, str]], Answer]] = {
+    "/v1/environment": _environment,
     "/v1/status": _status,
     "/v1/wait": _wait,
     "/v1/history": _history,
