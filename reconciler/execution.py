@@ -111,7 +111,8 @@ def _carry_out(job: Job, step: Step) -> Outcome:
         _with_retries(job, step)
         outcome = Outcome(step, Result.APPLIED, time.monotonic() - began)
     except BackendError as error:
-        outcome = Outcome(step, Result.FAILED, time.monotonic() - began, error.problem)
+        unsure = isinstance(error, Interrupted)
+        outcome = Outcome(step, Result.FAILED, time.monotonic() - began, error.problem, unsure=unsure)
     job.on_event(step.id, outcome.result.value, outcome.problem.summary if outcome.problem else "")
     return outcome
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from reconciler import execution, observation, planning
 from reconciler.effects import Table
-from reconciler.model import ATTACHMENTS, QEMU, Desired, Outcome, Plan, ResourceId, Result, Run, Verb, World
+from reconciler.model import ATTACHMENTS, QEMU, Desired, Outcome, Plan, ResourceId, Result, Run, Step, Verb, World
 from reconciler.planning import PlanOptions
 from reconciler.planning.following import guests_followed
 from reconciler.ports import Backend
@@ -80,7 +80,8 @@ def apply_plan(
     """Carry the plan out, then look again: only a new observation says converged.
 
     What could not be known before (it awaited a step of the plan) is planned after that, and carried out in a further
-    round. Each round brings at least one thing up that the last one could not see, so they come to an end.
+    round. Each round brings at least one thing up that the last one could not see, so they come to an end. So is, twice
+    at most, what a backend could not tell the end of, such as an object that moved under our hands.
     """
     outcomes = _execute(wanted, plan, world, backends, options)
     if not plan.work:
@@ -91,8 +92,50 @@ def apply_plan(
         further = _execute(wanted, again, seen, backends, options)
         plan, outcomes = _joined(plan, again), _joined_outcomes(outcomes, further)
         again, seen = make_plan(wanted, backends, then)
+    for _ in range(_DOUBTS):
+        rest = doubtful(plan, again, outcomes)
+        if again.blocker or not rest.work or (options.stop is not None and options.stop.is_set()):
+            break
+        further = _execute(wanted, rest, seen, backends, options)
+        plan, outcomes = _joined(plan, rest), _joined_outcomes(outcomes, further)
+        again, seen = make_plan(wanted, backends, then)
+    outcomes = settled(outcomes, again)
     done = {outcome.step.id for outcome in outcomes if outcome.result is Result.APPLIED}
     return Run(_run_id(), options.trigger, plan, outcomes, again.in_sync and plan_options.reset <= done)
+
+
+_DOUBTS = 2
+"""Further rounds for what nobody could tell the end of."""
+
+
+def doubtful(plan: Plan, again: Plan, outcomes: Collection[Outcome]) -> Plan:
+    """What is still to do of that which may or may not have happened, and of what that held up: nothing that was not
+    planned, and agreed to, before, and nothing more harmful."""
+    open_ends = {one.step.id for one in outcomes if one.unsure or one.result is Result.BLOCKED}
+    doubt = any(one.unsure for one in outcomes)
+    before = {step.id: step for step in plan.work if doubt and step.id in open_ends}
+    picked: dict[ResourceId, Step] = {}
+    while more := [step for step in again.work if step.id not in picked and picked.keys() >= {*step.after}]:
+        fit = {step.id: step for step in more if _is_no_more(step, before.get(step.id))}
+        if not fit:
+            break
+        picked |= fit
+    return replace(again, steps=tuple(picked[id] for id in sorted(picked)))
+
+
+def _is_no_more(step: Step, before: Step | None) -> bool:
+    if before is None or (step.deletes and not before.deletes):
+        return False
+    return step.effect.severity <= before.effect.severity
+
+
+def settled(outcomes: Collection[Outcome], again: Plan) -> list[Outcome]:
+    """The same, but for what nobody could tell the end of and is now seen to be as declared."""
+    good = {step.id for step in again.steps if step.verb is Verb.NOOP}
+    return [
+        replace(one, result=Result.APPLIED, problem=None, unsure=False) if one.unsure and one.step.id in good else one
+        for one in outcomes
+    ]
 
 
 def _execute(

@@ -345,13 +345,15 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How one step ended; elapsed in seconds. bug: what escaped from our own code, so that the account stays whole."""
+    """How one step ended; elapsed in seconds. bug: what escaped from our own code, so that the account stays whole;
+    unsure: it failed, and its backend cannot say whether it happened all the same: only a new look can."""
 
     step: Step
     result: Result
     elapsed: float = 0.0
     problem: Problem | None = None
     bug: BaseException | None = None
+    unsure: bool = False
 
 
 @dataclass(frozen=True, slots=True)
