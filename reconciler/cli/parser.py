@@ -33,13 +33,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     if "--" in words:
         cut = words.index("--")
         words, command = words[:cut], words[cut + 1 :]
-    namespace = build().parse_args(words)
+    namespace = build(words[0] if words else None).parse_args(words)
     namespace.command = command
     return namespace
 
 
-def build() -> argparse.ArgumentParser:
-    """The whole grammar."""
+def build(verb_alone: str | None = None) -> argparse.ArgumentParser:
+    """The whole grammar; of one verb alone when that is the name of one: the others would only cost time."""
     parser = Parser(
         prog="reconciler",
         description="Declare VMs, containers and what they need in YAML; apply makes QEMU and LXD match.",
@@ -48,7 +48,7 @@ def build() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="show the version and leave")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
-    for name, module, words, fill in VERBS:
+    for name, module, words, fill in [one for one in VERBS if one[0] == verb_alone] or VERBS:
         verb = verbs.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")
         verb.set_defaults(module=module)
         fill(verb)
