@@ -22,6 +22,8 @@ _TYPES = {"file": FILE, "directory": FOLDER, "symlink": LINK}
 _WORDS = {type: word for word, type in _TYPES.items()}
 _PATIENCE = 60.0
 _WRITING = 600.0
+_SMALL = 4 << 20
+"""Bytes of what is read as a whole."""
 
 
 class Files:
@@ -50,15 +52,17 @@ class Files:
         return Entry(type, int(headers.get("x-lxd-mode", "0"), 8) & 0o7777, *numbers)
 
     def read(self, path: str) -> bytes | None:
-        """A small file's contents, or where a link leads; None when it is not there."""
+        """A small file's contents, or where a link leads; None when it is not there. Raises TooMuch: whoever owns it in
+        the guest says how much there is."""
         try:
-            return self._client.raw(*self._place, within=self._within, path=path)
+            return self._client.raw(*self._place, within=self._within, most=_SMALL, path=path)
         except Missing:
             return None
 
     def target(self, path: str) -> str:
         """Where a link leads. Raises Missing."""
-        return self._client.raw(*self._place, within=self._within, path=path).decode("utf-8", "surrogateescape")
+        target = self._client.raw(*self._place, within=self._within, most=_SMALL, path=path)
+        return target.decode("utf-8", "surrogateescape")
 
     def stream(self, path: str, sink: Callable[[bytes], None]) -> None:
         """A file's contents piece by piece. Raises Missing."""

@@ -148,7 +148,7 @@ def _command(look: Look, words: Any, type: str) -> Condition:
 def _cloud_init(look: Look, _wanted: Any, type: str) -> Condition:
     """cloud-init leaves its result where it ends; /run is new at every boot."""
     try:
-        result = look.client.raw("instances", look.name, "files", within=look.within, path=_CLOUD_RESULT)
+        result = look.client.raw("instances", look.name, "files", within=look.within, most=1 << 20, path=_CLOUD_RESULT)
     except Missing:
         return Condition(type, False, "Running", "cloud-init has not finished")
     if b'"errors": []' in result or b'"errors":[]' in result:

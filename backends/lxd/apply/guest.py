@@ -8,9 +8,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from reconciler.backends.lxd.apply.task import Task
-from reconciler.backends.lxd.client import Missing
+from reconciler.backends.lxd.client import Missing, TooMuch
 from reconciler.backends.lxd.console import tail
 from reconciler.backends.lxd.session import TookTooLong, capture
+from reconciler.manifest import MAX_PAYLOAD
 from reconciler.problems import GuestFailed, Problem, Refused
 
 _FOLDER = {"X-LXD-type": "directory", "X-LXD-mode": "0755", "X-LXD-uid": "0", "X-LXD-gid": "0"}
@@ -38,10 +39,13 @@ def _take_away(task: Task, path: str, before: Mapping[str, Any]) -> None:
     """A secret goes whatever became of it: its digest is none that could be compared."""
     place = ("instances", task.name, "files")
     try:
-        data = task.client.raw(*place, within=task.deadline, path=path)
+        data: bytes | None = task.client.raw(*place, within=task.deadline, most=MAX_PAYLOAD, path=path)
     except Missing:
         return
-    if not before.get("secret") and hashlib.sha256(data).hexdigest() != before["sha256"]:
+    except TooMuch:
+        data = None  # nothing of that length was ever put there
+    kept = data is not None and hashlib.sha256(data).hexdigest() == before["sha256"]
+    if not kept and not before.get("secret"):
         task.tell(f"leaving {path}: it is not what was put there")
         return
     task.tell(f"removing {path}")

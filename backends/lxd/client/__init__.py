@@ -16,11 +16,13 @@ from urllib.parse import quote, urlencode
 
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client.answers import (
+    LARGEST,
     Answer,
     Conflicting,
     Missing,
     Raced,
     Reply,
+    TooMuch,
     is_missing_project,
     understand,
 )
@@ -31,7 +33,7 @@ from reconciler.problems import Interrupted, Problem, Refused
 if TYPE_CHECKING:
     from reconciler.backends.lxd.client.remote import RemoteTalk
 
-__all__ = ["ONE_REQUEST", "Client", "Conflicting", "Missing", "Raced", "Reply", "is_missing_project"]
+__all__ = ["ONE_REQUEST", "Client", "Conflicting", "Missing", "Raced", "Reply", "TooMuch", "is_missing_project"]
 
 ONE_REQUEST = 30.0
 """Seconds that a request may take which does no work in the background."""
@@ -79,9 +81,10 @@ class Client:
                 raise
             return None
 
-    def raw(self, *path: str, within: Deadline | None = None, **query: str) -> bytes:
-        """The body of something that is not JSON: a log, a file. Raises Missing (404), Refused or Unreachable."""
-        answer = self._read(path, query, within)
+    def raw(self, *path: str, within: Deadline | None = None, most: int = LARGEST, **query: str) -> bytes:
+        """The body of something that is not JSON: a log, a file, of ``most`` bytes. Raises Missing (404), TooMuch,
+        Refused or Unreachable."""
+        answer = self._read(path, query, within, most)
         if not answer.ok:
             understand(answer, _words("GET", path), writing=False)
         return answer.body
@@ -162,13 +165,16 @@ class Client:
 
         return open_websocket(self.address, _target(path, self._scope(path) | query), within)
 
-    def _read(self, path: Path, query: Mapping[str, str], within: Deadline | None) -> Answer:
+    def _read(self, path: Path, query: Mapping[str, str], within: Deadline | None, most: int = LARGEST) -> Answer:
         timeout = _seconds(within, query)
         self.requests += 1
         asked = self._scope(path) | dict(query)
         if self._local:
-            return self._local.send("GET", _target(path, asked), timeout)
-        return self._pylxd().send("GET", path, query=asked, timeout=timeout)
+            return self._local.send("GET", _target(path, asked), timeout, most=most)
+        answer = self._pylxd().send("GET", path, query=asked, timeout=timeout)
+        if len(answer.body) > most:
+            raise TooMuch(most)
+        return answer
 
     def _write(
         self,
@@ -182,6 +188,7 @@ class Client:
         headers: Mapping[str, str] | None = None,
     ) -> Any:
         marked = {**(headers or {}), **({"If-Match": etag} if etag else {})}
+        again = _rewinding(data)
         while True:
             try:
                 envelope = self._send(method, path, within, query, body, data, marked)
@@ -189,7 +196,7 @@ class Client:
                     return envelope.get("metadata")
                 return self.wait(str(envelope["metadata"]["id"]), within)
             except Refused as error:
-                if within.passed or not any(words in error.problem.summary for words in _BUSY):
+                if within.passed or not any(words in error.problem.summary for words in _BUSY) or not again():
                     raise
                 time.sleep(min(_PAUSE, within.left))  # LXD does one thing to an instance at a time; ours comes next
 
@@ -247,6 +254,16 @@ class Client:
 
                 self._remote = RemoteTalk(self.address)
             return self._remote
+
+
+def _rewinding(data: Any) -> Callable[[], bool]:
+    """What makes it ready to be sent once more, and says whether it is: of a file that was read, nothing is left."""
+    if data is None or isinstance(data, bytes):
+        return lambda: True
+    if not (hasattr(data, "seekable") and data.seekable()):
+        return lambda: False
+    begin = data.tell()
+    return lambda: data.seek(begin) == begin
 
 
 def _seconds(within: Deadline | None, query: Mapping[str, str]) -> float:

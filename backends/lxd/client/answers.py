@@ -15,6 +15,17 @@ ETAG_MISMATCH = 412
 BUSY = (423, 429, 502, 503, 504)
 
 
+LARGEST = 256 << 20
+"""Bytes of an answer; an LXD in a VM is only as honest as the VM."""
+
+
+class TooMuch(Refused):
+    """The answer is longer than whoever asked can use."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(Problem(f"LXD's answer is longer than {most >> 20} MiB"))
+
+
 class Missing(Refused):
     """The thing asked for is not there (HTTP 404)."""
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from reconciler.backends.lxd.client.answers import Answer
+from reconciler.backends.lxd.client.answers import LARGEST, Answer, TooMuch
 from reconciler.problems import Interrupted, Problem, Unreachable
 
 KEPT = 16
@@ -48,11 +48,18 @@ class LocalTalk:
         self._idle: deque[UnixConnection] = deque()
 
     def send(
-        self, method: str, target: str, timeout: float, body: Any = None, headers: Mapping[str, str] | None = None
+        self,
+        method: str,
+        target: str,
+        timeout: float,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        most: int = LARGEST,
     ) -> Answer:
         """One request (body: bytes, an open file, an iterator of bytes) and its answer within that many seconds.
 
-        Raises Unreachable when LXD did not get it or was only asked something, Interrupted when it may have got it.
+        Raises Unreachable when LXD did not get it or was only asked something, Interrupted when it may have got it,
+        TooMuch when the answer has more than ``most`` bytes.
         """
         while True:
             connection = self._take(timeout)
@@ -62,7 +69,7 @@ class LocalTalk:
             except OSError as error:
                 raise self._silence(error) from error
             try:
-                answer = _ask(connection, method, target, body, headers or {})
+                answer = _ask(connection, method, target, body, headers or {}, most)
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 if method != "GET":
@@ -103,7 +110,9 @@ class LocalTalk:
         return Unreachable(Problem(f"no answer from LXD at {self._path}: {reason(error)}", hint=hint_for(error)))
 
 
-def _ask(connection: UnixConnection, method: str, target: str, body: Any, headers: Mapping[str, str]) -> Answer:
+def _ask(
+    connection: UnixConnection, method: str, target: str, body: Any, headers: Mapping[str, str], most: int
+) -> Answer:
     try:
         connection.request(method, target, body, dict(headers))
     except (BrokenPipeError, ConnectionResetError):
@@ -111,7 +120,12 @@ def _ask(connection: UnixConnection, method: str, target: str, body: Any, header
             raise
         # It did not want the rest of the body, and has said why.
     response = connection.getresponse()
-    content = response.read()
+    content = response.read(most + 1)
+    if len(content) > most:
+        connection.close()
+        raise TooMuch(most)
+    if response.length:
+        raise http.client.IncompleteRead(content, response.length)
     if response.will_close:
         connection.close()
     return Answer(response.status, (response.headers["ETag"] or "").strip('"'), content)

@@ -14,11 +14,14 @@ import pylxd.client
 import pylxd.exceptions
 import requests
 import urllib3
+from cryptography import x509
 
 from reconciler.backends.lxd.address import Address
-from reconciler.backends.lxd.client.answers import Answer
+from reconciler.backends.lxd.client.answers import LARGEST, Answer, TooMuch
 from reconciler.backends.lxd.client.local import hint_for, reason
 from reconciler.problems import Interrupted, Problem, Refused, Unreachable
+
+_CHUNK = 256 * 1024
 
 
 def open_session(address: Address) -> tuple[str, requests.Session]:
@@ -30,7 +33,19 @@ def open_session(address: Address) -> tuple[str, requests.Session]:
         cert=(str(address.client_certificate), str(address.client_key)),
     )
     session.trust_env = False
+    session.hooks["response"].append(_whole)
     return endpoint, session
+
+
+def _whole(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Read the answer, as long as it is no longer than any that is meant well."""
+    content = bytearray()
+    for part in response.iter_content(_CHUNK):
+        content += part
+        if len(content) > LARGEST:
+            response.close()
+            raise TooMuch(LARGEST)
+    response._content = bytes(content)  # where requests itself puts it
 
 
 class RemoteTalk:
@@ -104,7 +119,7 @@ class RemoteTalk:
         return client
 
     def _check_files(self) -> None:
-        """An https address needs all three files; saying which is missing beats a TLS error."""
+        """An https address needs all three files; saying which is missing, or is something else, beats a TLS error."""
         needed = {
             "serverCertificate": self._address.server_certificate,
             "clientCertificate": self._address.client_certificate,
@@ -113,6 +128,14 @@ class RemoteTalk:
         for name, path in needed.items():
             if path is None or not path.is_file():
                 raise Refused(Problem(f"{name}: there is no file {path}", hint="name a PEM file in the Host"))
+            try:
+                data = path.read_bytes()
+                if name == "serverCertificate":
+                    x509.load_pem_x509_certificate(data)
+            except OSError as error:
+                raise Refused(Problem(f"{name}: {path} cannot be read: {error.strerror}")) from error
+            except ValueError as error:
+                raise Refused(Problem(f"{name}: {path} holds no certificate in PEM")) from error
 
     def _lost(self, error: requests.exceptions.RequestException, method: str) -> Unreachable | Interrupted:
         cause = error.args[0] if error.args else None

@@ -24,6 +24,8 @@ from reconciler.problems import Problem, Refused, Unreachable
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CHUNK = 65536
+_LONGEST = 16 << 20
+"""Bytes of a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,9 @@ class WebSocket:
             return None
         if start > 2:
             size = int.from_bytes(self._buffer[2:start], "big")
+        if size + len(self._parts) > _LONGEST:
+            self.closed = True  # LXD's are far shorter, and whoever talks to us would fill our memory
+            return None
         if len(self._buffer) < start + size:
             return None
         data = bytes(self._buffer[start : start + size])
@@ -154,8 +159,12 @@ def connect(address: Address, timeout: float) -> socket.socket:
     """A connection to that LXD: its unix socket, or TLS with the pinned certificate. Raises OSError."""
     if address.socket:
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        plain.settimeout(timeout)
-        plain.connect(str(address.socket))
+        try:
+            plain.settimeout(timeout)
+            plain.connect(str(address.socket))
+        except OSError:
+            plain.close()
+            raise
         return plain
     where = urlsplit(str(address.url))
     plain = socket.create_connection((where.hostname or "", where.port or 443), timeout)
@@ -184,6 +193,8 @@ def _shake_hands(connection: socket.socket, target: str) -> WebSocket:
     )
     answer = b""
     while b"\r\n\r\n" not in answer:
+        if len(answer) > _CHUNK:
+            raise ConnectionError("what it says is no answer")
         data = connection.recv(_CHUNK)
         if not data:
             raise ConnectionError("it hung up")
@@ -191,7 +202,7 @@ def _shake_hands(connection: socket.socket, target: str) -> WebSocket:
     head, _, rest = answer.partition(b"\r\n\r\n")
     expected = base64.b64encode(hashlib.sha1(key + _MAGIC, usedforsecurity=False).digest())
     if b" 101 " not in head.split(b"\r\n")[0] + b" " or expected not in head:
-        status = head.splitlines()[0].decode("ascii", "replace")
+        status = head.partition(b"\r\n")[0].decode("ascii", "replace")
         raise Refused(Problem(f"LXD refused the websocket: {status}", detail=rest.decode("utf-8", "replace")))
     connection.settimeout(None)
     return WebSocket(connection, rest)
