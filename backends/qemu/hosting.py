@@ -6,12 +6,13 @@ certificate of that LXD, so that each side knows the other beyond doubt.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import socket
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -151,10 +152,22 @@ def identity(state: Path) -> tuple[Path, Path]:
     crt, key = folder / "client.crt", folder / "client.key"
     if not (crt.exists() and key.exists()):
         private_dir(folder)
-        made = _make_identity()
-        write_private(key, made["key"])
-        write_private(crt, made["certificate"])
+        with _alone(folder):  # several VMs may come up at once, and one's key fits no other's certificate
+            if not (crt.exists() and key.exists()):
+                made = _make_identity()
+                write_private(key, made["key"])
+                write_private(crt, made["certificate"])
     return crt, key
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _make_identity() -> Mapping[str, bytes]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import ssl
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pycdlib
 import pytest
 
 from reconciler import schema
-from reconciler.backends.qemu import accelerator, checkup, machine, readiness, records, seed
+from reconciler.backends.qemu import accelerator, checkup, hosting, machine, readiness, records, seed
 from reconciler.backends.qemu.agent import Finished
 from reconciler.backends.qemu.aspects.disks import live_disks
 from reconciler.backends.qemu.effects import TABLE
@@ -76,6 +78,17 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
     records.save(folder, record)
     assert records.load(folder) == record
     assert folder.record.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_record_that_says_the_same_is_not_written_again(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, tmp_path / "run", "vm")
+    folder.make()
+    records.save(folder, RECORD)
+    written = folder.record.stat().st_ino
+    assert records.save(folder, RECORD.but(plugged={})) == RECORD
+    assert folder.record.stat().st_ino == written
+    records.save(folder, RECORD.but(pending="update"))
+    assert folder.record.stat().st_ino != written
 
 
 def test_a_record_from_a_newer_version_is_read(tmp_path: Path) -> None:
@@ -246,3 +259,16 @@ def test_signals_are_exit_codes() -> None:
 
     assert finished({"exited": True, "signal": 9}) == Finished(137, b"", b"")
     assert finished({"exited": True, "exitcode": 3, "out-data": "eA=="}) == Finished(3, b"x", b"")
+
+
+def test_who_we_are_to_the_lxds_in_vms_is_made_once(tmp_path: Path) -> None:
+    start = threading.Barrier(6)
+
+    def ask(_: int) -> tuple[Path, Path]:
+        start.wait()
+        return hosting.identity(tmp_path)
+
+    with ThreadPoolExecutor(6) as pool:
+        [(certificate, key)] = set(pool.map(ask, range(6)))
+    ssl.create_default_context().load_cert_chain(certificate, key)  # refuses two that do not belong together
+    assert {one.name for one in certificate.parent.iterdir()} == {certificate.name, key.name}
