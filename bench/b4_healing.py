@@ -17,13 +17,13 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bench.measure import alternate, table
+from bench.measure import Figures, absolute, alternate, table
 from bench.watching import Lifecycle, Watch, until, watching
 from bench.world import World, world
 from tests.support.qemu import IDLE_SAYS, idle_disk
 
 ROUNDS = 5
-KILLED, DELETED, MACHINE = 1.1, 1.2, 2.0
+KILLED, DELETED, MACHINE, DETECTED = 1.1, 1.2, 2.0, 0.005
 ENDED, STARTED = ("instance-shutdown", "instance-stopped", "instance-deleted"), "instance-started"
 VM = f"""
 ---
@@ -62,13 +62,16 @@ def main() -> int:
                 {"watch": lambda: _deleted(here, watch, told, name), "bare create, start": lambda: _create(here, told)},
                 ROUNDS,
             )
+            seen: list[float] = []
             machine = alternate(
-                {"watch": lambda: _machine(here, watch), "bare spawn": lambda: _spawn(here.folder)}, ROUNDS
+                {"watch": lambda: _machine(here, watch, seen), "bare spawn": lambda: _spawn(here.folder)}, ROUNDS
             )
         here.clear()
     print(table("B4  init killed → running again", "watch", killed, ("bare start", KILLED)))
     print(table("B4  deleted by hand → running again", "watch", deleted, ("bare create, start", DELETED)))
     print(table("B4  QEMU killed → its monitor answers", "watch", machine, ("bare spawn", MACHINE)))
+    detected = Figures("seen", tuple(sorted(seen)))
+    print(absolute("B4  QEMU killed", {"told, looked at, and planned": (detected, DETECTED)}))
     return 0
 
 
@@ -129,8 +132,8 @@ def _body(here: World, name: str) -> dict[str, object]:
     return {"name": name, "source": source, "config": {"limits.memory": "64MiB"}}
 
 
-def _machine(here: World, watch: Watch) -> float:
-    """Until the monitor for people greets: the new QEMU is at its main loop by then."""
+def _machine(here: World, watch: Watch, seen: list[float]) -> float:
+    """Until the monitor for people greets: the new QEMU is at its main loop by then. seen: when that was begun."""
     state = Path(here.environment["RECONCILER_STATE_DIR"])
     monitor = state / "run" / "vms" / "healed" / "people.sock"
     _forgiven(here, watch, "VirtualMachine/healed")
@@ -139,8 +142,10 @@ def _machine(here: World, watch: Watch) -> float:
     began = time.perf_counter()
     os.kill(pid, signal.SIGKILL)
     select.select([handle], [], [])
+    gone = time.perf_counter()
     os.close(handle)
     ended = until(lambda: _greets(monitor))
+    seen.append(watch.until("Restarting", "VirtualMachine/healed") - gone)
     watch.until("Applied", "VirtualMachine/healed")
     watch.until("Ready", "VirtualMachine/healed")
     return ended - began

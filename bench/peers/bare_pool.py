@@ -30,8 +30,8 @@ class Connection(http.client.HTTPConnection):
 
 
 def call(path: str, method: str, url: str, body: Any = None) -> Any:
-    if not hasattr(_local, "connection"):
-        _local.connection = Connection(path)
+    if getattr(_local, "path", None) != path:  # another LXD: one bench follows the other
+        _local.path, _local.connection = path, Connection(path)
     _local.connection.request(method, url, json.dumps(body) if body is not None else None)
     answer = json.loads(_local.connection.getresponse().read())
     if answer["type"] == "error":

@@ -220,6 +220,19 @@ def test_that_something_waits_for_a_restart_is_shown_and_makes_nothing_ready() -
     assert "waits for a restart: cpus.max" in told
 
 
+def test_what_a_watch_knows_is_shown_and_makes_nothing_unready() -> None:
+    seen = Observed(WEB, "lxd/local", {}, Power.RUNNING, True)
+    ready = Condition("Ready", True, "Running", since=0.0)
+    synced, held = (Condition(type, type == "Held", "NotApproved", "no", 60.0) for type in ("Synced", "Held"))
+    document = resource_document(seen, (ready, synced, held), "1970-01-01T00:01:00Z")
+    assert document["ready"] is True and document["lookedAt"] == "1970-01-01T00:01:00Z"
+    assert document["conditions"][0]["since"] == "1970-01-01T00:00:00Z"
+    told = render(resource_table([seen], {("lxd/local", WEB): (ready, synced, held)}, wide=True), colour=False)
+    assert "SYNCED" in told and told.count("NotApproved") == 1 and "held since 1970-01-01" in told
+    unwatched = render(resource_table([seen], {("lxd/local", WEB): (replace(ready, since=None),)}, wide=False), False)
+    assert "SYNCED" not in unwatched
+
+
 @pytest.mark.parametrize(("seconds", "words"), [(0.31, "0.3s"), (12.4, "12s"), (125, "2m05s"), (3725, "1h02m")])
 def test_durations_read_well(seconds: float, words: str) -> None:
     assert duration(seconds) == words
