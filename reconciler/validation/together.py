@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import os.path
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from reconciler.manifest import STDIN, Document, Path, locate
-from reconciler.model import LOCAL_HOST, ResourceId
+from reconciler.model import AUTO, LOCAL_HOST, ResourceId
 from reconciler.problems import Problem
 from reconciler.validation.findings import field_path, subject_of
+
+_FOUND = re.compile(r"(.+)-\d{1,5}")
 
 
 def check_set(documents: Sequence[Document]) -> list[Problem]:
@@ -19,6 +22,7 @@ def check_set(documents: Sequence[Document]) -> list[Problem]:
     problems += _same_guest_names(named)
     problems += _renamings(named)
     problems += _machine_hosts(named)
+    problems += _found_ports(named)
     for claims in (_subnets(documents), _disk_paths(documents), _macs(documents)):
         problems += _clashes(claims)
     problems += _listeners(named)
@@ -90,6 +94,25 @@ def _machine_hosts(named: Named) -> Iterator[Problem]:
         if name == LOCAL_HOST or inside != name:
             other = f"Host/{name} at {host.mark}" if host is not None else f"Host/{name}, which is this machine's LXD"
             yield _at(document, ("spec", "lxd"), f"would give a Host that there is already: {other}", "rename the VM")
+
+
+def _found_ports(named: Named) -> Iterator[Problem]:
+    """What ``port: auto`` finds is called by its name and the port: nothing else may be called so."""
+    for (kind, name), document in named.items():
+        follower = named.get((kind, _follower(name)))
+        if kind == "PortForward" and follower is not None and _is_follower(follower):
+            summary = f"so is called what PortForward/{_follower(name)}, at {follower.mark}, may find (port: auto)"
+            yield _at(document, ("metadata", "name"), summary, "give it a name that does not end so")
+
+
+def _follower(name: str) -> str:
+    """``web`` for ``web-8080``; nothing for a name that ends otherwise."""
+    found = _FOUND.fullmatch(name)
+    return found[1] if found else ""
+
+
+def _is_follower(document: Document) -> bool:
+    return bool(document.data["spec"].get("port") == AUTO)
 
 
 def _at(document: Document, path: Path, summary: str, hint: str) -> Problem:
@@ -219,6 +242,8 @@ def claims(document: Document) -> set[Any]:
     found |= {claim[0] for claim, _ in _disks(alone)}
     key = (data["kind"], data["metadata"]["name"])
     found |= {(protocol, port) for _, protocol, _, port, _, _ in _ports({key: document})}
+    if data["kind"] == "PortForward" and (follower := key[1] if _is_follower(document) else _follower(key[1])):
+        found.add((AUTO, follower))
     former = data["metadata"].get("renamedFrom")
     return found if former is None else {*found, ResourceId(data["kind"], former)}
 

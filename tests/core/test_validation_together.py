@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from reconciler import validation
+from reconciler.model import ResourceId
+from reconciler.validation.again import Claimed
 from tests.support.manifests import documents, written
 
 CONTAINER = written("Container", "image: a")
@@ -161,3 +163,17 @@ def test_what_leads_into_a_vm_is_listened_on_here() -> None:
     device = "{type: proxy, listen: 'tcp:127.0.0.1:80', connect: x}"
     raw = written("Container", f"image: a\nhost: far\ndevices: {{p: {device}}}", "raw")
     assert clashes(vm, inside, into, raw) == []
+
+
+def test_a_port_that_is_found_has_a_name_that_is_nobody_elses() -> None:
+    follower = written("PortForward", "{target: Container/web, listen: 127.0.0.1, port: auto}", "dev")
+    other = written("PortForward", "{target: Container/web, listen: '127.0.0.1:80', port: 22}", "dev-8080")
+    [problem] = clashes(CONTAINER, follower, other)
+    assert problem.startswith("2.yaml:4:9: PortForward/dev-8080: metadata.name: so is called what PortForward/dev")
+    for free in ("dev-a", "dev-808080", "web-8080"):
+        assert clashes(CONTAINER, follower, other.replace("dev-8080", free)) == []
+    stated = written("PortForward", "{target: Container/web, listen: '127.0.0.1:1', port: 1}", "dev")
+    assert clashes(CONTAINER, stated, other) == []
+    before, named = documents(CONTAINER, follower), documents(other)
+    every = {ResourceId(one.data["kind"], one.data["metadata"]["name"]): one for one in (*before, *named)}
+    assert not Claimed(before).still_right([], named, every)
