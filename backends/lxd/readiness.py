@@ -7,7 +7,7 @@ import ipaddress
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,11 +19,11 @@ from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.terms.containers import power_of
 from reconciler.model import Condition, Power, Spec
 from reconciler.problems import Interrupted, Refused
+from reconciler.sockets import parse
 
 READY = "Ready"
 _ONE_TRY = 5.0
 _CONNECT = 1.0
-_LISTENING = "0A"
 _CLOUD_RESULT = "/run/cloud-init/result.json"
 
 
@@ -121,14 +121,7 @@ def _listening(look: Look) -> set[int]:
     """The TCP ports that somebody listens on, from the guest's own /proc."""
     words = ["cat", "/proc/net/tcp", "/proc/net/tcp6"]
     _, table = session.capture(look.client, look.name, words, look.within)
-    return set(_ports(table.decode("ascii", "replace")))
-
-
-def _ports(table: str) -> Iterator[int]:
-    for line in table.splitlines():
-        columns = line.split()
-        if len(columns) > 3 and columns[3] == _LISTENING:
-            yield int(columns[1].rpartition(":")[2], 16)
+    return {port for _, _, port in parse(table.decode("ascii", "replace"), "tcp")}
 
 
 def _log(look: Look, pattern: Any, type: str) -> Condition:

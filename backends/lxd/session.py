@@ -18,6 +18,8 @@ from reconciler.problems import Interrupted, Problem
 
 Sink = Callable[[bytes], None]
 
+MOST = 4 << 20
+"""Bytes that are kept of what a command says."""
 _CHUNK = 32768
 _KILL = 9
 _RESIZES = 0.3  # seconds between looks at the terminal's size
@@ -75,10 +77,22 @@ def run(client: Client, name: str, command: Command, within: Deadline | None) ->
 
 
 def capture(client: Client, name: str, words: Sequence[str], within: Deadline) -> tuple[int, bytes]:
-    """Run it without input; its exit code, and what it wrote to both outputs."""
-    output = bytearray()
-    code = run(client, name, Command(words, output.extend, output.extend), within)
-    return code, bytes(output)
+    """Run it without input; its exit code, and what it wrote to both outputs, or the end of that."""
+    output = Last()
+    code = run(client, name, Command(words, output.add, output.add), within)
+    return code, bytes(output.kept[-MOST:])
+
+
+class Last:
+    """What was said last: a command may say anything until its time is up."""
+
+    def __init__(self) -> None:
+        self.kept = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self.kept += data
+        if len(self.kept) > 2 * MOST:
+            del self.kept[:-MOST]
 
 
 def _body(command: Command) -> dict[str, Any]:

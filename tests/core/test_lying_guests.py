@@ -16,7 +16,7 @@ import pytest
 
 from reconciler import accounts
 from reconciler.accounts import Account
-from reconciler.backends.lxd import within
+from reconciler.backends.lxd import session, within
 from reconciler.backends.qemu import readiness
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.agent_files import AgentFiles
@@ -101,6 +101,15 @@ def test_a_line_that_is_no_socket_is_passed_over(row: str) -> None:
 
 def test_a_mount_point_that_no_kernel_writes() -> None:
     assert within.parse(rb"1 1 0:1 / /a\999\777\040b rw") == {r"/a\999\777 b": "0:1"}
+
+
+def test_of_a_command_that_does_not_stop_talking_the_end_is_kept() -> None:
+    said, part = session.Last(), bytes(session.MOST // 4)
+    for _ in range(40):
+        said.add(part)
+        assert len(said.kept) <= 2 * session.MOST
+    said.add(b"end")
+    assert said.kept.endswith(b"end") and len(said.kept) >= session.MOST
 
 
 @pytest.mark.parametrize("refused", [{"tcp6", "udp6"}, {"tcp", "tcp6", "udp", "udp6"}])
