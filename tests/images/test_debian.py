@@ -56,6 +56,12 @@ def test_a_circle_is_refused(root: Path) -> None:
         rootfs.put(root, {"circle/x": file(b"ours")})
 
 
+def test_what_it_takes_is_said_in_one_order() -> None:
+    with pytest.raises(Refused, match="takes no size") as refused:
+        rootfs.check_fields({"recipe": "debian", "size": "1GiB"})
+    assert refused.value.problem.hint == "it takes commands, files, packages, recipe, suite"
+
+
 STAND_IN = """#!/bin/sh
 exec >"$FIFO" 2>&1
 for last in "$@"; do :; done

@@ -48,17 +48,14 @@ def build(source: Spec, work: Path, tell: Tell) -> Facts:
     rootfs.tool([*command, "-wildcards", "-e", "var/cache/apt/archives/*", "var/log/*"], "the image")
     shutil.rmtree(root)
     write_tarball(work / "metadata.tar.gz", _metadata(str(recipe.get("suite", SUITE))))
-    digest, size = hashlib.sha256(), 0
-    for part in ("metadata.tar.gz", "rootfs.squashfs"):
-        data = (work / part).read_bytes()
-        digest.update(data)
-        size += len(data)
-    return {
-        "metadata": "metadata.tar.gz",
-        "rootfs": "rootfs.squashfs",
-        "fingerprint": digest.hexdigest(),
-        "size": size,
-    }
+    parts = {"metadata": "metadata.tar.gz", "rootfs": "rootfs.squashfs"}
+    digest = hashlib.sha256()
+    for name in parts.values():
+        with (work / name).open("rb") as part:  # hundreds of MiB: never as a whole in memory
+            while data := part.read(1 << 20):
+                digest.update(data)
+    size = sum((work / name).stat().st_size for name in parts.values())
+    return {**parts, "fingerprint": digest.hexdigest(), "size": size}
 
 
 def _metadata(suite: str) -> Tree:
