@@ -52,9 +52,8 @@ def bootstrap(root: Path, recipe: Mapping[str, Json], packages: Sequence[str], e
 def check_fields(recipe: Mapping[str, Json]) -> None:
     """Refused for whatever these recipes have no use for, rather than leaving it out in silence."""
     for field in sorted(recipe.keys() - FIELDS):
-        raise Refused(
-            Problem(f"recipe {recipe['recipe']}: takes no {field}", hint=f"it takes {', '.join(sorted(FIELDS))}")
-        )
+        hint = f"it takes {', '.join(sorted(FIELDS))}"
+        raise Refused(Problem(f"recipe {recipe['recipe']}: takes no {field}", hint=hint))
 
 
 def put(root: Path, tree: Tree) -> None:
