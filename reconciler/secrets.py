@@ -81,7 +81,9 @@ class Secrets:
         return self._command(generator, source["command"])
 
     def _file(self, generator: Generator, path: str) -> bytes:
-        free = os.path.isabs(path) and allowed(os.path.normpath(path), self.rules.secret_files)
+        # What is asked about is what is read: behind a link ".." would lead elsewhere.
+        path = os.path.normpath(path) if os.path.isabs(path) else path
+        free = os.path.isabs(path) and allowed(path, self.rules.secret_files)
         if os.path.isabs(path) and self.foreign and not free:
             raise _wrong(generator, f"the host's {path}: not allowed", self._leave(f"files: [{path}]"))
         try:

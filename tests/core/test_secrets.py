@@ -97,8 +97,10 @@ def test_what_they_do_not_give_and_nothing_of_it_is_said(
 
 
 def test_absolute_files_that_the_policy_opens(folder: Path) -> None:
-    leave = {"foreign": True, "secret_files": (f"{folder}/pl*",)}
+    leave: dict[str, Any] = {"foreign": True, "secret_files": (f"{folder}/pl*",)}
     assert ask(folder, {"file": f"{folder}/plain"}, **leave) == CANARY
+    (folder / "elsewhere").symlink_to("/proc/self")
+    assert ask(folder, {"file": f"{folder}/elsewhere/../plain"}, **leave) == CANARY
     (folder / "pl").symlink_to("/etc/hostname")
     with pytest.raises(ManifestError, match="outside"):
         ask(folder, {"file": f"{folder}/pl"}, **leave)
