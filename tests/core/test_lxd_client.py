@@ -100,6 +100,26 @@ def test_a_file_of_a_guest_is_as_long_as_it_should_be(place: Path) -> None:
             files.read("/etc/passwd")
 
 
+def test_an_lxd_that_is_gone_is_unreachable_by_every_way(place: Path) -> None:
+    client = Client(Address(socket=place))
+    for ask in (client.get, client.head, client.raw):
+        with pytest.raises(Unreachable, match="no such file"):
+            ask("instances", within=Deadline.after(WITHIN))
+    with pytest.raises(Unreachable, match="no such file"):
+        client.stream("instances", sink=print, within=Deadline.after(WITHIN))
+
+
+def test_what_the_receiver_of_a_stream_has_to_say_is_not_lxds(place: Path) -> None:
+    def sink(_: bytes) -> None:
+        raise BrokenPipeError
+
+    with server(place, http(b"contents"), http(b"contents", length=9)) as (client, _):
+        with pytest.raises(BrokenPipeError):
+            client.stream("instances", sink=sink, within=Deadline.after(WITHIN))
+        with pytest.raises(Unreachable, match="IncompleteRead"):
+            client.stream("instances", sink=bytearray().extend, within=Deadline.after(WITHIN))
+
+
 @pytest.mark.parametrize(
     "said", [b"\r\n\r\n", b"HTTP/1.1 101\r\n\r\n", b"x" * (1 << 20), b""], ids=["empty", "bare", "endless", "nothing"]
 )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 
 from reconciler.backends.lxd.address import Address
-from reconciler.backends.lxd.client.answers import Answer
+from reconciler.backends.lxd.client.answers import LARGEST, Answer
 from reconciler.backends.lxd.client.websockets import connect, silence
 
 _CHUNK = 256 * 1024
@@ -29,25 +29,31 @@ def ask(
 ) -> Answer:
     """GET or HEAD. sink: gets the body of a good answer piece by piece, each within ``timeout`` seconds.
 
-    Raises Unreachable, also when the answer ends too early.
+    Raises Unreachable, also when the answer ends too early; and whatever the sink raises, as it is.
     """
-    connection = _Connection(address, timeout)
+    with closing(_Connection(address, timeout)) as connection:
+        with _hearing(address):
+            connection.request(method, target)
+            response = connection.getresponse()
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            if sink is None or not 200 <= response.status < 300:
+                return Answer(response.status, "", response.read(LARGEST), headers)
+        while data := _piece(address, response):
+            sink(data)
+        return Answer(response.status, "", b"", headers)
+
+
+def _piece(address: Address, response: http.client.HTTPResponse) -> bytes:
+    with _hearing(address):
+        data = response.read(_CHUNK)
+        if not data and response.length:
+            raise http.client.IncompleteRead(b"", response.length)
+        return data
+
+
+@contextmanager
+def _hearing(address: Address) -> Iterator[None]:
     try:
-        return _ask(connection, method, target, sink)
-    except (http.client.HTTPException, ssl.SSLError, TimeoutError, ConnectionError) as error:
+        yield
+    except (http.client.HTTPException, OSError) as error:
         raise silence(address, error) from error
-    finally:
-        connection.close()
-
-
-def _ask(connection: _Connection, method: str, target: str, sink: Callable[[bytes], None] | None) -> Answer:
-    connection.request(method, target)
-    response = connection.getresponse()
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    if sink is None or not 200 <= response.status < 300:
-        return Answer(response.status, "", response.read(), headers)
-    while data := response.read(_CHUNK):
-        sink(data)
-    if response.length:
-        raise http.client.IncompleteRead(b"", response.length)
-    return Answer(response.status, "", b"", headers)
