@@ -47,9 +47,10 @@ class AgentFiles:
             sink(part)
 
     def write(self, path: str, data: BinaryIO, mode: int, uid: int, gid: int) -> None:
-        """Create or overwrite a file."""
-        self._agent.write_file(path, data)
+        """Create or overwrite a file. It is whose it will be before there is anything in it to read."""
+        self._agent.write_file(path, b"")
         self._belongs(path, mode, uid, gid)
+        self._agent.write_file(path, data)
 
     def folder(self, path: str, mode: int, uid: int, gid: int) -> None:
         """Make a folder."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import socket
 import threading
@@ -141,3 +142,19 @@ def test_what_stands_in_a_guest_is_not_guessed_at(tmp_path: Path, said: str) -> 
     place, refused = tmp_path / "vm" / "agent", pytest.raises(Refused, match="does not say what it should")
     with agent(place, answer), Agent(place, "vm") as one, refused:
         AgentFiles(one).entry("/etc/passwd")
+
+
+def test_a_file_is_private_before_there_is_anything_in_it(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def answer(one: dict[str, Any]) -> dict[str, Any]:
+        command, given = one["execute"], one.get("arguments", {})
+        if command in ("guest-exec", "guest-file-write"):
+            asked.append(given.get("path", command).rpartition("/")[2])
+        said = {"guest-file-open": 1, "guest-exec": {"pid": 1}, "guest-exec-status": {"exited": True, "exitcode": 0}}
+        return {"return": said.get(command, {"count": 6})}
+
+    place = tmp_path / "vm" / "agent"
+    with agent(place, answer), Agent(place, "vm") as one:
+        AgentFiles(one).write("/root/key", io.BytesIO(b"secret"), 0o600, 0, 0)
+    assert asked == ["chown", "chmod", "guest-file-write"]
