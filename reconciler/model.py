@@ -49,6 +49,9 @@ class ResourceId:
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # few share one, and a look at a thousand resources asks a hundred thousand times
+
     @classmethod
     def parse(cls, text: str) -> ResourceId:
         """Read ``Kind/name``; ValueError when it is not of that form."""

@@ -87,7 +87,12 @@ class Stop(Protocol):
 
 @runtime_checkable
 class Watchable(Protocol):
-    """A backend that tells when something of it may have changed. What it tells is only ever a hint to look."""
+    """A backend that tells when something of it may have changed. What it tells is only ever a hint to look.
+
+    announces: whether it tells of anything (None) as soon as it listens
+    """
+
+    announces: bool
 
     def watch(self, wake: Wake, stop: Stop) -> None:
         """Tell, until ``stop``; comes back after lost connections by itself. Raises nothing that we name."""

@@ -13,7 +13,7 @@ import sqlite3
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,6 +139,18 @@ def rows_of(run: Run) -> list[dict[str, object]]:
     ]
 
 
+@contextlib.contextmanager
+def _whole(base: sqlite3.Connection) -> Iterator[None]:
+    """All of it or nothing, and one wait for the disk instead of one for each."""
+    base.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        base.execute("ROLLBACK")
+        raise
+    base.execute("COMMIT")
+
+
 class History:
     """The runs of the past, newest first; the oldest beyond a thousand are forgotten."""
 
@@ -155,10 +167,11 @@ class History:
         """Write one run down."""
         rows = json.dumps(rows_of(run))
         values = (run.id, time.time(), run.plan.environment, run.trigger, int(run.converged), rows)
-        self._base.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", values)
-        self._base.execute(
-            "DELETE FROM runs WHERE id NOT IN (SELECT id FROM runs ORDER BY at DESC LIMIT ?)", (_KEPT_RUNS,)
-        )
+        with _whole(self._base):
+            self._base.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", values)
+            self._base.execute(
+                "DELETE FROM runs WHERE id NOT IN (SELECT id FROM runs ORDER BY at DESC LIMIT ?)", (_KEPT_RUNS,)
+            )
 
     def runs(self, limit: int = 20) -> list[Entry]:
         """The newest runs first."""
@@ -190,13 +203,18 @@ class Events:
 
     def add(self, at: float, environment: str, event: dict[str, object]) -> None:
         """Write one down. at: seconds since the epoch."""
-        values = (at, environment, json.dumps(event))
-        self._base.execute("INSERT INTO events (at, environment, event) VALUES (?, ?, ?)", values)
-        self._added += 1
-        if self._added % _SWEEP == 1:
-            self._base.execute(
-                "DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (_KEPT_EVENTS,)
-            )
+        self.add_all([(at, environment, event)])
+
+    def add_all(self, events: Iterable[tuple[float, str, dict[str, object]]]) -> None:
+        """All of them in one go, or none: one by one, a thousand take a fifth of a second."""
+        rows = [(at, environment, json.dumps(event)) for at, environment, event in events]
+        with _whole(self._base):
+            self._base.executemany("INSERT INTO events (at, environment, event) VALUES (?, ?, ?)", rows)
+            if -self._added % _SWEEP < len(rows):
+                self._base.execute(
+                    "DELETE FROM events WHERE number <= (SELECT max(number) FROM events) - ?", (_KEPT_EVENTS,)
+                )
+        self._added += len(rows)
 
     def newest(self, limit: int, environment: str | None = None) -> list[dict[str, object]]:
         """The newest of one environment (None: of all), the oldest of them first."""

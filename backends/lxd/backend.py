@@ -29,6 +29,8 @@ ANSWER = 10.0
 class LxdBackend:
     """One LXD. Opening it does no I/O; the connection is made with the first question."""
 
+    announces = True
+
     def __init__(
         self,
         name: str,

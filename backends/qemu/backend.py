@@ -23,6 +23,8 @@ class QemuBackend:
     grace: how long a guest is waited for when it is to go down.
     """
 
+    announces = False
+
     def __init__(self, settings: Settings, grace: Grace = GRACE) -> None:
         self.settings = settings
         self.grace = grace

@@ -6,7 +6,7 @@ import argparse
 import os
 import signal
 import sys
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import FrameType
 
@@ -23,7 +23,6 @@ from reconciler.watch.logs import sink
 from reconciler.watch.notify import Notifier
 from reconciler.watch.places import Opener
 from reconciler.watch.runs import Kept, Runs
-from reconciler.watch.serving import Server
 from reconciler.watch.source import FolderSource, Source
 
 
@@ -34,17 +33,24 @@ def run(arguments: argparse.Namespace) -> int:
     state = private_dir(state_dir())
     journal = Journal((sink(arguments.log_format, sys.stderr), Kept(state)))
     notifier = Notifier(os.environ)
-    options = Options(arguments.resync, arguments.parallel, arguments.observe_only, notifier.alive, notifier.most)
+    face = ExitStack()
+
+    def begun() -> None:
+        from reconciler.watch.serving import Server  # its libraries take a while
+
+        face.callback(Server(runtime_dir() / "watch", daemon).close)
+        notifier.tell("READY=1")
+
+    often, most = arguments.resync, notifier.most
+    options = Options(often, arguments.parallel, arguments.observe_only, notifier.alive, most, begun)
     daemon = Daemon(source, _opener(arguments.timeout), state, options, inbox, journal, Runs(state, _reported))
     _serve_metrics(daemon, arguments.metrics)
-    server = Server(runtime_dir() / "watch", daemon)
     _obey_signals(daemon)
-    notifier.tell("READY=1")
     try:
         whole = daemon.run()
     finally:
         notifier.tell("STOPPING=1")
-        server.close()
+        face.close()
         source.close()
         daemon.runs.close()
     if not whole:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from sys import intern
 from typing import Any
 
 import yaml
@@ -133,7 +134,7 @@ class _Builder:
                 if key is _KEY:
                     if value in here or event.tag is not None or event.anchor is not None or value in _ODD_KEYS:
                         self._odd_key(event, here, count)
-                    key = value
+                    key = intern(value)  # thousands of manifests have the same few fields
                     continue
                 if event.tag is not None or event.anchor is not None or not event.implicit[0]:
                     value = self._scalar(event, count)

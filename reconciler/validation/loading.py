@@ -131,19 +131,21 @@ def _read_all(
     documents: list[Document] = []
     problems: list[Problem] = []
     fresh, sound = False, True
-    for source in sources:
-        known = cache.documents(source) if cache is not None else None
-        if known is None:
-            fresh = True
-            known, wrong = parse_source(source)
-            known, refused = check_environments(known) if parts else check_each(known)
-            problems += wrong + refused
-            sound = sound and (not parts or all(map(is_right, known)))
-        documents += known
+    every = cache.documents(sources) if cache is not None else (None for _ in sources)
+    for source, known in zip(sources, every, strict=True):
+        if known is not None:
+            documents += known
+            continue
+        fresh = True
+        found, wrong = parse_source(source)
+        found, refused = check_environments(found) if parts else check_each(found)
+        problems += wrong + refused
+        sound = sound and (not parts or all(map(is_right, found)))
+        documents += found
     return documents, problems, fresh, sound
 
 
 def _known(paths: Sequence[str], sources: Sequence[Source]) -> list[Document]:
     """The documents of sources that are known; whatever is missing all the same is parsed again."""
-    cache = Cache.of(paths)
-    return [one for source in sources for one in cache.documents(source) or parse_source(source)[0]]
+    every = zip(sources, Cache.of(paths).documents(sources), strict=True)
+    return [one for source, known in every for one in known or parse_source(source)[0]]

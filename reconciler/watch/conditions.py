@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from reconciler.model import GUESTS, Condition, Desired, Observed, Outcome, Power, ResourceId, Result, Step, Verb
 from reconciler.watch.unattended import Held
@@ -83,12 +84,23 @@ class Board:
         return self._counts[type, status]
 
 
+_NOTHING_WAITS = Condition("RestartPending", False, "NothingWaits")
+_NOT_HELD = Condition("Held", False, "NotHeld")
+_AS_DECLARED = Condition("Ready", True, "AsDeclared")
+_RUNNING = Condition("Ready", True, "Running")
+
+
+@lru_cache(maxsize=64)
+def _synced(words: str) -> Condition:
+    return Condition("Synced", True, "AsDeclared", words)
+
+
 def of_step(
     step: Step, want: Desired | None, seen: Observed | None, held: Mapping[ResourceId, Held]
 ) -> list[Condition]:
     """What a fresh look says. A step that is about to be carried out is not synced yet."""
     waiting = ", ".join(sorted({change.field for change in step.waiting}))
-    pending = Condition("RestartPending", bool(waiting), "Waiting" if waiting else "NothingWaits", waiting)
+    pending = Condition("RestartPending", True, "Waiting", waiting) if waiting else _NOTHING_WAITS
     why = held.get(step.id)
     if step.verb is Verb.HOLD:
         reason, words = (why.reason, why.message) if why else ("Held", step.reason)
@@ -97,15 +109,14 @@ def of_step(
             _ready(want, seen) if why and why.reason == "DriftReported" else Condition("Ready", known, reason, words)
         )
         return [ready, Condition("Synced", False, reason, words), pending, Condition("Held", True, reason, words)]
-    free = Condition("Held", False, "NotHeld")
     if step.verb is Verb.NOOP:
-        return [_ready(want, seen), Condition("Synced", True, "AsDeclared", step.reason), pending, free]
+        return [_ready(want, seen), _synced(step.reason), pending, _NOT_HELD]
     words = f"{step.verb.value}: {step.reason}"
     return [
         Condition("Ready", False, "Progressing", words),
         Condition("Synced", False, "Progressing", words),
         pending,
-        free,
+        _NOT_HELD,
     ]
 
 
@@ -121,10 +132,10 @@ def of_outcome(outcome: Outcome) -> list[Condition]:
 def _ready(want: Desired | None, seen: Observed | None) -> Condition:
     """In sync means that the last apply saw it ready; a guest also has to be doing what it is to do."""
     if want is None or want.id.kind not in GUESTS:
-        return Condition("Ready", True, "AsDeclared")
+        return _AS_DECLARED
     if seen is None:
         return Condition("Ready", False, "Missing", "it does not exist")
     wanted = want.spec.get("power", Power.RUNNING)
     if wanted == Power.RUNNING and seen.power is not Power.RUNNING:
         return Condition("Ready", False, "NotRunning", f"it is {seen.power.value if seen.power else 'not known'}")
-    return Condition("Ready", True, "Running" if wanted == Power.RUNNING else "AsDeclared")
+    return _RUNNING if wanted == Power.RUNNING else _AS_DECLARED

@@ -6,6 +6,7 @@ lock is held while anything is done, and given away when somebody waits for it.
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import time
@@ -33,16 +34,22 @@ RESYNC = 600.0
 """Seconds between two looks at everything, give or take a tenth."""
 
 
+_MANY = 500
+"""As many new resources are worth to be laid by."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """resync: seconds; parallel: steps at once in one group; observe: only look, and report;
-    on_turn: called every round; most: seconds that a round may take."""
+    on_turn: called every round; most: seconds that a round may take;
+    on_begun: called once, when the first look has begun: for what nothing waits for until then."""
 
     resync: float = RESYNC
     parallel: int = 8
     observe: bool = False
     on_turn: Callable[[], None] = lambda: None
     most: float = 5.0
+    on_begun: Callable[[], None] = lambda: None
 
 
 @dataclass(slots=True)
@@ -72,6 +79,7 @@ class Daemon:
         self._everything = False
         self._resync_at = 0.0
         self._read_again = True
+        self._begun = self._laid_by = False
         self._told_proved: Wanted | None = None
 
     @property
@@ -83,11 +91,14 @@ class Daemon:
 
     def run(self) -> bool:
         """Until told to stop; whether everything at work had come to its end by then."""
+        gc.disable()  # until the first round has made all that stays
         try:
             while not self.work.stop.is_set():
                 self.turn_once()
             return self.work.finish()
         finally:
+            gc.enable()
+            self.journal.flush()
             self._turn.end()
             if not self.work.busy:
                 self._places.close()
@@ -103,8 +114,21 @@ class Daemon:
             self.resync(now)
         waits = self._begin(now)
         self._note_proved()
+        self._settle(now)
+        self.journal.flush()
         now = time.monotonic()
         self.inbox.drain(min(self.options.most, waits - now, self.source.due() - now))
+
+    def _settle(self, now: float) -> None:
+        """What can wait until a look has begun, and is done while backends think about their answers."""
+        if self.wanted is not None and not self.work.looking and self._places.awaited(now) is not None:
+            return
+        if not self._begun:
+            self._begun = True
+            self.options.on_begun()
+        if not self._laid_by:
+            self._laid_by = True
+            _lay_by()
 
     def resync(self, now: float, keys: Collection[ResourceId] = ()) -> None:
         """Look at everything again, or at these, at once; nobody has to wait for a pause."""
@@ -128,6 +152,7 @@ class Daemon:
         force, self._read_again = self._read_again, False
         if not (force or time.monotonic() >= self.source.due()):
             return
+        self._laid_by = self._laid_by and not force
         if self.source.refresh(force):
             self._tell_source()
         if self.source.wanted is not None and self.source.wanted is not self.wanted:
@@ -156,6 +181,7 @@ class Daemon:
         if others or len(left) < len(moved) or not self._places.fits(wanted, moved):
             self._resync_at = 0.0
         self.work.want(wanted, moved)
+        self._laid_by = self._laid_by and len(moved) <= _MANY
         self.work.queue.hurry(passes.with_users(left, self.work.users), time.monotonic())
         words = "read" if first else f"{len(moved)} differ from before"
         self.journal.tell("Read", f"{wanted.environment}: {len(wanted.desired)} resources, {words}")
@@ -178,6 +204,8 @@ class Daemon:
                 return now + 60.0  # a message comes when the last one ends
             self._places.open(self.wanted)
             self.work.backends = self._places.backends
+        if (ears := self._places.awaited(now)) is not None:
+            return ears
         due = self.work.queue.next_due()
         if due is None or due > now:
             if not self.work.busy:
@@ -260,5 +288,17 @@ class Daemon:
         self.inbox.put(lambda: self._wake(backend, ids))
 
     def _wake(self, backend: str, ids: Collection[ResourceId] | None) -> None:
+        if self._places.listens(backend) and ids is None:
+            return  # no look has begun yet
         if self.wanted is not None:
             self.work.queue.add(passes.told(backend, ids, self.wanted.desired), time.monotonic())
+
+
+def _lay_by() -> None:
+    """Tens of thousands of objects stay from now on: whoever looks for garbage need not go through all of them again
+    and again, in the middle of what somebody waits for."""
+    gc.unfreeze()
+    if gc.isenabled():
+        gc.collect()
+    gc.freeze()
+    gc.enable()

@@ -81,6 +81,7 @@ class Files:
         self._lock = threading.Lock()
         self._settling = Settling()
         self._paths: tuple[str, ...] = ()
+        self._deep: list[str] = []
         self._watched: dict[str, tuple[bool, tuple[int, int] | None]] = {}
         self._observer: Any = None
         self._read: Looks = {}
@@ -93,9 +94,16 @@ class Files:
     def watch(self, paths: Collection[str]) -> None:
         """From now on these files and folders matter; what they look like now is known."""
         self._paths = _outermost(paths)
+        self._deep = [path for path in self._paths if os.path.isdir(path)]
         self._read = looks(self._paths)
         self._taken = Changed(None)
         self._arm()
+
+    def covers(self, path: str) -> bool:
+        """Whether it is watched already: what is below a watched folder is, unless it is hidden."""
+        whole = os.path.abspath(path)
+        starts = (f"{one}{os.sep}" for one in self._deep)
+        return any(whole.startswith(one) and f"{os.sep}." not in whole[len(one) - 1 :] for one in starts)
 
     def due(self) -> float:
         """When to call ``changed`` again, on the monotonic clock."""

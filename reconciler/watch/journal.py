@@ -5,9 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 _KEPT = 1000
 
@@ -39,10 +38,19 @@ class Event:
         }
 
 
+class Sink(Protocol):
+    """Where events go. Only ``flush`` has to bring them there: a thousand of them come at once at times."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def flush(self) -> None:
+        """Whatever was taken in is there now."""
+
+
 class Journal:
     """Written by one thread; any number of others wait for what is new."""
 
-    def __init__(self, sinks: tuple[Callable[[Event], None], ...] = ()) -> None:
+    def __init__(self, sinks: tuple[Sink, ...] = ()) -> None:
         self.environment = ""
         """Which one it is about; empty until that is known."""
         self._sinks = sinks
@@ -62,6 +70,11 @@ class Journal:
             self._news.notify_all()
         for sink in self._sinks:
             sink(event)
+
+    def flush(self) -> None:
+        """Before whoever writes waits for something."""
+        for sink in self._sinks:
+            sink.flush()
 
     def moved(self) -> None:
         """A condition is another one: whoever waits looks again."""

@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
-from reconciler.watch.journal import Event
+from reconciler.watch.journal import Event, Sink
 
 _WARNING, _INFO, _DEBUG = "<4>", "<6>", "<7>"
 
 
-def sink(form: str, stream: TextIO) -> Callable[[Event], None]:
+def sink(form: str, stream: TextIO) -> Sink:
     """Writes each event as one line. form: human | json | journal. A reader that went away is no trouble of ours."""
-    lines = {"human": _human, "json": _json, "journal": _journal}[form]
+    return _Lines(form, stream)
 
-    def write(event: Event) -> None:
+
+class _Lines:
+    def __init__(self, form: str, stream: TextIO) -> None:
+        self._line = {"human": _human, "json": _json, "journal": _journal}[form]
+        self._stream = stream
+        self._waiting: list[str] = []
+
+    def __call__(self, event: Event) -> None:
+        self._waiting.append(self._line(event) + "\n")
+
+    def flush(self) -> None:
+        lines, self._waiting = self._waiting, []
         with suppress(OSError, ValueError):
-            stream.write(lines(event) + "\n")
-            stream.flush()
-
-    return write
+            if lines:
+                self._stream.write("".join(lines))
+                self._stream.flush()
 
 
 def clean(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager, ExitStack
 
@@ -18,6 +19,8 @@ Told = Callable[[str, Collection[ResourceId] | None], None]
 """(backend, what may have changed there)"""
 
 _PATIENCE = 5.0
+_EARS = 0.25
+"""Seconds that backends get until they listen: what is looked at from then on need not be looked at once more."""
 _AGAIN = 5.0
 """Seconds after which a watching thread that ended of a bug is started again."""
 
@@ -35,6 +38,8 @@ class Places:
         self._threads: list[threading.Thread] = []
         self._needs: Json = None
         self._for: Wanted | None = None
+        self._deaf: set[str] = set()
+        self._patience = 0.0
 
     def fits(self, wanted: Wanted, moved: Collection[ResourceId] | None = None) -> bool:
         """Whether what is open serves this set. moved: what is otherwise in it than in the one that was asked about
@@ -46,6 +51,18 @@ class Places:
         else:
             self._for = wanted
         return self._for is wanted
+
+    def awaited(self, now: float) -> float | None:
+        """Until when (monotonic) it is better to begin no look, because not all that were just opened listen yet."""
+        if self._deaf and now >= self._patience:
+            self._deaf.clear()
+        return self._patience if self._deaf else None
+
+    def listens(self, name: str) -> bool:
+        """This backend has told for the first time; whether that was awaited."""
+        awaited = name in self._deaf
+        self._deaf.discard(name)
+        return awaited
 
     def open(self, wanted: Wanted) -> None:
         """Close what is open, and open what this set needs. Nothing may be at work."""
@@ -60,6 +77,8 @@ class Places:
                 )
                 thread.start()
                 self._threads.append(thread)
+                self._deaf |= {name} if backend.announces else set()
+        self._patience = time.monotonic() + _EARS
 
     def close(self) -> None:
         """Let go of everything; guests stay as they are."""
@@ -70,6 +89,7 @@ class Places:
             if not any(thread.is_alive() for thread in self._threads):
                 self._stop.close()
         self._threads, self._stop, self._needs, self._for, self.backends = [], None, None, None, {}
+        self._deaf = set()
         self._stack.close()
         self._stack = ExitStack()
 

@@ -97,13 +97,19 @@ class Kept:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._events: Events | None = None
+        self._waiting: list[Event] = []
 
     def __call__(self, event: Event) -> None:
-        if event.reason == "Progress":
-            return  # of interest while it happens
+        if event.reason != "Progress":  # of interest while it happens
+            self._waiting.append(event)
+
+    def flush(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
         try:
             if self._events is None:
                 self._events = Events(self._state)
-            self._events.add(event.at, event.environment, event.document())
+            self._events.add_all((one.at, one.environment, one.document()) for one in waiting)
         except (sqlite3.Error, OSError):
-            self._events = None  # tried again with the next one; whoever follows us live misses nothing
+            self._events = None  # tried again with the next ones; whoever follows us live misses nothing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -58,6 +57,8 @@ class FolderSource:
         self.problems: tuple[Problem, ...] = ()
         self._paths = tuple(paths)
         self._prepared = Prepared(self._paths)
+        self._begun = False
+        self._known: frozenset[str] = frozenset()
         self._unseen: set[ResourceId] = set()
         self._step: tuple[Wanted, Collection[ResourceId]] | None = None
         self._files = Files(wake)
@@ -109,16 +110,26 @@ class FolderSource:
         self._unseen |= change.moved
         if self._files.moved_on():
             return True
-        if change.wanted.files - before.files:
-            self._files.watch({*self._paths, *change.wanted.files})
         if self._unseen:
             self.wanted, self._step, self._unseen = change.wanted, (before, self._unseen), set()
+        self._hang_on(change.wanted.files)
         return True
+
+    def _hang_on(self, files: frozenset[str]) -> None:
+        """Watch these files, too, wherever they are."""
+        fresh, self._known = files - self._known, files
+        if not all(map(self._files.covers, fresh)):
+            self._watch()
+
+    def _watch(self) -> None:
+        """Where the manifests are, and what else they hang on."""
+        self._files.watch({*self._paths, *(file for file in self._known if not self._files.covers(file))})
 
     def _read(self) -> None:
         """Never from files that change meanwhile: what is read is of one moment, or is read again later."""
-        known = self.wanted.files if self.wanted else frozenset[str]()
-        self._files.watch({*self._paths, *known})
+        if self._begun:
+            self._watch()
+        self._begun = True
         try:
             found = self._prepared.whole(self.wanted.desired if self.wanted is not None else {})
         except ManifestError as error:
@@ -135,17 +146,7 @@ class FolderSource:
         self.problems, self._step, self._unseen = (), None, set()
         if self.wanted is None or not same(self.wanted, found):
             self.wanted = found
-        _lay_by()
-        if found.files - known:
-            self._files.watch({*self._paths, *found.files})
-
-
-def _lay_by() -> None:
-    """Tens of thousands of objects are kept from now on: whoever looks for garbage need not go through them again and
-    again, for as long as one of them is at work."""
-    gc.unfreeze()
-    gc.collect()
-    gc.freeze()
+        self._hang_on(found.files)
 
 
 def same(one: Wanted, other: Wanted) -> bool:

@@ -287,6 +287,7 @@ class Work:
         self.journal.tell("Stopping", f"{len(self._at_work)} at work")
         deadline = time.monotonic() + _GRACE
         while (self._at_work or self._looking) and time.monotonic() < deadline:
+            self.journal.flush()
             self.inbox.drain(0.5)
         left = not self._at_work
         if left:

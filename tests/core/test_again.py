@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
 import tempfile
+import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -287,3 +289,29 @@ def test_below_an_environment_a_saved_file_is_composed_alone() -> None:
         assert not here.again("in/there.yaml"), "another one than before"
         here.put("c1.yaml", [("Container", "c1", {"image": "i1"})], comment=1)
         assert not here.again("c1.yaml"), "and now it is aimed at nothing"
+
+
+def test_saving_again_and_again_leaves_nothing_behind() -> None:
+    with folder() as here:
+        extra = ("PortForward", "f0", {"target": "Container/c1", "listen": "127.0.0.1:1", "port": 80})
+
+        def save(times: int) -> int:
+            for number in range(times):
+                memory = f"{64 + number % 7}MiB"
+                here.put("c1.yaml", [("Container", "c1", {"image": f"i{number % 2}", "memory": memory})])
+                here.put("new.yaml", [extra][: number % 2])
+                names = ["c1.yaml", "new.yaml"]
+                if not number % 2:
+                    (here.path / "new.yaml").unlink()
+                change = here.prepared.again([str(here.path / name) for name in names])
+                assert change is not None and change.moved
+            gc.collect()
+            return tracemalloc.get_traced_memory()[0]
+
+        tracemalloc.start()
+        try:
+            save(42)
+            before = save(42)
+            assert save(168) < before + 4096
+        finally:
+            tracemalloc.stop()
