@@ -101,19 +101,24 @@ def look(client: Client, within: Deadline) -> Sight:
     if client.address.socket is None:
         return Sight()
     server = client.get(within=within).metadata["environment"].get("server_pid")
-    folder = _containers_folder(int(server or 0))
-    if folder is None:
+    return look_around(int(server or 0), client.address.project)
+
+
+def look_around(server: int, project: str | None) -> Sight:
+    """The same for the LXD that is this process. Any process may be called as its own are: a guest's are found out."""
+    folder, own = _containers_folder(server), _standing(server)
+    if folder is None or own is None:
         return Sight()
     inits: dict[str, int] = {}
     listening = set()
     for pid, words in _processes():
         if words.startswith(_MONITOR):
-            place, _, name = words.removeprefix(_MONITOR).rstrip(b"\0").decode().partition(" ")
-            if place == folder and (init := _child(pid)) is not None:
-                inits[name] = init
-        elif b"\0forkproxy\0" in words:
+            place, _, name = words.removeprefix(_MONITOR).rstrip(b"\0").partition(b" ")
+            if place == os.fsencode(folder) and _standing(pid) == own and (init := _child(pid)) is not None:
+                inits[name.decode("utf-8", "replace")] = init
+        elif b"\0forkproxy\0" in words and (standing := _standing(pid)) is not None and standing[1] == own[1]:
             listening |= set(_forwarded(words))
-    return Sight(client.address.project, inits, frozenset(listening))
+    return Sight(project, inits, frozenset(listening))
 
 
 def identity_inside(pid: int, path: str) -> Identity | None:
@@ -148,8 +153,18 @@ def _containers_folder(server: int) -> str | None:
         environment = (_PROC / str(server) / "environ").read_bytes().split(b"\0")
     except OSError:
         return None
-    named = [word.removeprefix(b"LXD_DIR=").decode() for word in environment if word.startswith(b"LXD_DIR=")]
-    return f"{named[0] if named else '/var/lib/lxd'}/containers"
+    named = [word.removeprefix(b"LXD_DIR=") for word in environment if word.startswith(b"LXD_DIR=")]
+    return f"{os.fsdecode(named[0]) if named else '/var/lib/lxd'}/containers"
+
+
+def _standing(pid: int) -> tuple[bytes, int] | None:
+    """Whose process it is (all four of its uids), and how many pid namespaces down; None when it has ended."""
+    try:
+        status = (_PROC / str(pid) / "status").read_bytes()
+    except OSError:
+        return None
+    rows = dict(line.split(b":", 1) for line in status.splitlines() if b":" in line)
+    return rows.get(b"Uid", b"").strip(), len(rows.get(b"NSpid", b"").split())
 
 
 def _processes() -> Iterator[tuple[int, bytes]]:
@@ -238,4 +253,7 @@ def _identity(path: str) -> Identity | None:
 
 
 def _is_block(path: str) -> bool:
-    return stat.S_ISBLK(os.stat(path).st_mode)
+    try:
+        return stat.S_ISBLK(os.stat(path).st_mode)
+    except OSError:
+        return False  # it went away this moment
