@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.lxd import Lab as LxdLab
-from tests.support.lxd import PrivateLxd, busybox_image, lab_on, private_lxd
+from tests.support.lxd import PrivateLxd, lab_on, stocked_lxd
 from tests.support.qemu import Lab as QemuLab
 from tests.support.qemu import lab_in
 
@@ -22,9 +22,7 @@ def machines() -> Iterator[QemuLab]:
 @pytest.fixture(scope="session")
 def lxd() -> Iterator[PrivateLxd]:
     """A private LXD that holds the busybox image."""
-    with private_lxd() as started:
-        with lab_on(started) as lab:
-            lab.converge(busybox_image(lab))
+    with stocked_lxd() as started:
         yield started
 
 

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.lxd import Lab, PrivateLxd, busybox_image, lab_on, private_lxd
+from tests.support.lxd import Lab, PrivateLxd, lab_on, stocked_lxd
 
 
 @pytest.fixture(scope="session")
 def lxd() -> Iterator[PrivateLxd]:
     """A private LXD that holds the busybox image."""
-    with private_lxd() as started:
-        with lab_on(started) as lab:
-            lab.converge(busybox_image(lab))
+    with stocked_lxd() as started:
         yield started
 
 

@@ -272,6 +272,15 @@ def lab_on(lxd: PrivateLxd, host: Mapping[str, Any] | None = None, name: str = "
             backend.close()
 
 
+@contextmanager
+def stocked_lxd() -> Iterator[PrivateLxd]:
+    """A private LXD that holds the busybox image."""
+    with private_lxd() as started:
+        with lab_on(started) as lab:
+            lab.converge(busybox_image(lab))
+        yield started
+
+
 def busybox_image(lab: Lab) -> Desired:
     """The image that every test's containers are made from."""
     source = {"build": {"recipe": "busybox"}}
