@@ -93,7 +93,7 @@ def _postponed(first: Step, own: Step, seen: Observed) -> Step:
     disks = {place for place in _leaving(own, seen) & _going(first) if place[0] == "disks"}
     if not disks:
         return first  # everything else can be taken from under whoever uses it
-    later = [change for change in first.changes if _place(change.path) in disks]
+    later = [change for change in first.changes if len(change.path) > 1 and _place(change.path) in disks]
     waiting = tuple(replace(change, note=f"goes once {own.id} has let go of it") for change in later)
     now = tuple(change for change in first.changes if change not in later)
     return replace(told(replace(first, changes=now), waiting), awaits=own.id)

@@ -96,6 +96,14 @@ def test_a_disk_goes_in_a_further_round_when_something_else_comes_with_it() -> N
     assert second[VM].verb is Verb.UPDATE and second[DEEP].verb is Verb.NOOP and not second[VM].waiting
 
 
+def test_what_else_of_the_vm_changes_does_not_wait_with_the_disk() -> None:
+    before = machine(disks={"data": DISK}), container({"disk-data": DATA})
+    after = machine(shares={"site": SHARE}, bootOrder=["root"]), SHARED[1]
+    found = steps(*after, world=world_of(*(seen(one) for one in before)))
+    assert [one.field for one in found[VM].waiting] == ["disks.data"]
+    assert [one.field for one in found[VM].changes] == ["bootOrder", "shares.site"]
+
+
 @pytest.mark.parametrize(
     "there", [{"shares": {"site": {}}}, {"shares": {}}, {"shares": {"site": {**SHARE, "source": "/old"}}}]
 )
