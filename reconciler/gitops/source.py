@@ -108,8 +108,9 @@ class GitSource:
         """Accept nothing but what comes after what was accepted, every commit of it signed. Raises Trouble."""
         head, applied = known.state.head, known.state.applied
         base = applied if applied not in (None, head) and mirror.has(str(applied)) else head
-        with ThreadPoolExecutor(1) as beside:
-            since = beside.submit(lambda: _with_tip(mirror.since(new, base), new)) if self.repository.signed else None
+        with ThreadPoolExecutor(2) as beside:  # all of it is git at work: none of them waits for another
+            since = beside.submit(lambda: list(mirror.since(new, base))) if self.repository.signed else None
+            tip = beside.submit(mirror.verify, [new], listed) if self.repository.signed else None
             follows = head is None or mirror.follows(new, head)
         if head is not None and not follows:
             summary = f"the history was rewritten: {new[:12]} does not come after {head[:12]}"
@@ -117,8 +118,9 @@ class GitSource:
                 f"push what comes after it; or, if it is right: reconciler rollback {new}; what was accepted last stays"
             )
             raise Trouble(Problem(summary, None, mirror.name, hint=hint), reached=True)
-        if since is not None:
-            mirror.verify(since.result(), listed)
+        if since is not None and tip is not None:
+            mirror.verify([commit for commit in since.result() if commit != new], listed)
+            tip.result()  # the newest is always looked at, also when nothing is newer than what was applied
 
     def _accepted(self, head: str, listed: Signers) -> State:
         def change(known: Known) -> Known:
@@ -263,12 +265,6 @@ class GitSource:
 
 def _with(known: Known, fields: dict[str, str | bool | None]) -> Known:
     return replace(known, state=replace(known.state, **fields))  # type: ignore[arg-type]  # names and types of State
-
-
-def _with_tip(commits: Iterator[str], tip: str) -> list[str]:
-    """The newest is always looked at, also when nothing is newer than what was applied."""
-    found = list(commits)
-    return found if tip in found else [*found, tip]
 
 
 def _is_about(problem: Problem | None, commit: str) -> bool:
