@@ -104,25 +104,31 @@ def _find(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
     return [found.metadata] if found is not None else []
 
 
-def _list(place: Place, within: Deadline, *path: str) -> list[dict[str, Any]]:
-    """A bulk read. In a project that is not there yet there is nothing."""
+def _list(place: Place, within: Deadline, *path: str) -> Iterator[dict[str, Any]]:
+    """A bulk read, one after the other. In a project that is not there yet there is nothing."""
     try:
-        return list(place.client.get(*path, within=within, recursion="1").metadata or ())
+        yield from place.client.each(*path, within=within, recursion="1")
     except Refused as error:
-        if is_missing_project(error):
-            return []
-        raise
+        if not is_missing_project(error):
+            raise
 
 
 def _containers(place: Place, within: Deadline, id: ResourceId | None = None) -> Iterator[Observed]:
     some = _list(place, within, "instances") if id is None else _find(place, within, "instances", id.name)
-    found = [raw for raw in some if raw["type"] == "container"]
-    plugged = any((raw["devices"] or _has_account(raw)) and containers.is_up(raw) for raw in found)
-    sight: Sight | SightWithin = Sight()
-    if plugged:
-        sight = look_within(place.client, place.read, found, within) if place.read else look(place.client, within)
+    found: Iterable[dict[str, Any]] = (raw for raw in some if raw["type"] == "container")
+    sight: Sight | SightWithin | None = None
+    if place.read is not None:  # inside of a VM it is looked at for all of them in one go, and they are few
+        found = list(found)
+        sight = look_within(place.client, place.read, found, within) if any(map(_is_plugged, found)) else None
     for raw in found:
-        yield observed_container(raw, place.backend, sight)
+        if sight is None and _is_plugged(raw):
+            sight = look(place.client, within)
+        yield observed_container(raw, place.backend, sight or Sight())
+
+
+def _is_plugged(raw: Mapping[str, Any]) -> bool:
+    """Whether more is to be seen of it than what LXD says."""
+    return bool(raw["devices"] or _has_account(raw)) and containers.is_up(raw)
 
 
 def observed_container(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client import Client, Missing, Raced
+from reconciler.backends.lxd.client.answers import Answer, each
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.model import ResourceId
 from reconciler.problems import Interrupted, Refused, Unreachable
@@ -171,6 +174,17 @@ def test_an_observation_that_is_only_about_containers_reads_nothing_else(lab: La
     before = lab.client.requests
     lab.backend.observe({ResourceId("Container", "none"), ResourceId("Image", "busybox")})
     assert lab.client.requests - before == 2
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+@pytest.mark.parametrize("members", [[], [1, "],"], [{"a": [1, {"metadata": []}]}, {"b": None}], None])
+def test_a_list_is_read_one_after_the_other(members: list[Any] | None, indent: int | None) -> None:
+    separators = (",", ":") if indent is None else None
+    body = json.dumps({"type": "sync", "error": "", "metadata": members}, indent=indent, separators=separators)
+    assert list(each(Answer(200, "", body.encode()), "GET /1.0/x")) == (members or [])
+    if members and indent is None:
+        with pytest.raises(Unreachable):
+            list(each(Answer(200, "", body.encode()[:-3]), "GET /1.0/x"))
 
 
 def test_one_that_is_read_alone_is_as_it_is_among_all(lab: Lab) -> None:

@@ -10,7 +10,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
@@ -23,6 +23,7 @@ from reconciler.backends.lxd.client.answers import (
     Raced,
     Reply,
     TooMuch,
+    each,
     is_missing_project,
     understand,
 )
@@ -71,6 +72,10 @@ class Client:
         answer = self._read(path, query, within)
         envelope = understand(answer, _words("GET", path), writing=False)
         return Reply(envelope.get("metadata"), answer.etag)
+
+    def each(self, *path: str, within: Deadline | None = None, **query: str) -> Iterator[Any]:
+        """The members of a list that ``get`` would give, one after the other. Raises what ``get`` does."""
+        yield from each(self._read(path, query, within), _words("GET", path))
 
     def find(self, *path: str, within: Deadline | None = None, **query: str) -> Reply | None:
         """Like ``get``; None when it is not there. Raises Missing when even our project is not there."""

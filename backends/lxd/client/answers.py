@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reconciler.problems import Interrupted, Problem, Refused, Unreachable
@@ -15,6 +17,8 @@ ETAG_MISMATCH = 412
 BUSY = (423, 429, 502, 503, 504)
 
 
+_LIST = '"metadata":['
+_NEXT = re.compile(r"[\s,]*([^\s,])")
 LARGEST = 256 << 20
 """Bytes of an answer; an LXD in a VM is only as honest as the VM."""
 
@@ -69,6 +73,31 @@ def understand(answer: Answer, what: str, writing: bool) -> dict[str, Any]:
         problem = Problem(f"{what}: LXD's answer is not what it should be", detail=_excerpt(answer.body))
         raise Interrupted(problem) if writing else Unreachable(problem)
     raise refusal(answer.status, str((envelope or {}).get("error") or _excerpt(answer.body)), what)
+
+
+def each(answer: Answer, what: str) -> Iterator[Any]:
+    """The members of the list that a good answer holds, one after the other; raises what a bad one means.
+
+    Ten thousand instances as they come are a hundred times what becomes of one: they are never all there at once.
+    """
+    text, start = "", -1
+    with suppress(ValueError):
+        text = answer.body.decode()
+        start = text.find(_LIST)
+    head = replace(answer, body=f"{text[: start + len(_LIST)]}]}}".encode()) if start >= 0 else answer
+    if start < 0 or not answer.ok or _envelope(head) is None:
+        yield from understand(answer, what, writing=False).get("metadata") or ()
+        return
+    del answer, head
+    at, read = start + len(_LIST), json.JSONDecoder().raw_decode
+    try:
+        while (found := _NEXT.match(text, at)) is not None and found[1] != "]":
+            one, at = read(text, found.start(1))
+            yield one
+    except ValueError:
+        found = None
+    if found is None:
+        raise Unreachable(Problem(f"{what}: LXD's answer is not what it should be"))
 
 
 def refusal(status: int, message: str, what: str) -> Refused | Unreachable | Interrupted:
