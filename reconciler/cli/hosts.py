@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import fcntl
+import glob
 import os
 import secrets
 import stat
@@ -34,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stdout.write(with_block(b"", BLOCK, found.lines).decode())
     else:
         with _alone():
-            _maintain(Path(os.path.realpath(arguments.write)), found, whole=not seen.problems)
+            maintain(Path(os.path.realpath(arguments.write)), found, whole=not seen.problems)
     return PROBLEM if seen.problems else DONE
 
 
@@ -48,9 +49,14 @@ def _direct(seen: Seen) -> dict[tuple[str, ResourceId], list[str]]:
     return found
 
 
-def _maintain(path: Path, found: Names, whole: bool) -> None:
-    """Bring the block in the file up to date; nothing is written where it is so already. Raises Refused."""
+def maintain(path: Path, found: Names, whole: bool) -> None:
+    """Bring the block in the file up to date; nothing is written where it is so already. Raises Refused.
+
+    Whatever a call that was killed left beside the file goes.
+    """
     try:
+        for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.reconciler"):
+            left.unlink(missing_ok=True)
         before = path.read_bytes() if path.exists() else b""
         lines = found.lines if whole else [*found.lines, *kept(block_of(before, BLOCK), found.lines)]
         after = with_block(before, BLOCK, lines)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 
 import pytest
 
-from reconciler.cli.hostnames import kept, names
+from reconciler.cli.hostnames import Names, kept, names
+from reconciler.cli.hosts import maintain
 from reconciler.model import QEMU, Observed, Power, ResourceId, Spec
 from reconciler.reachable import ipv4_networks, ipv6_networks, neighbours
 from tests.core.test_naming import TERMINA
@@ -82,3 +84,13 @@ def test_networks_of_this_host_are_those_without_a_router() -> None:
 @pytest.mark.parametrize("claimed", ["8.8.8.8", "127.0.0.1", "::1", "10.77.1.1", "nonsense", "10.77.0.5\tevil.example"])
 def test_what_a_guest_says_it_is_has_to_be_next_to_us(claimed: str) -> None:
     assert neighbours([claimed, "10.77.0.5"], [ip_network("10.77.0.0/24")]) == ["10.77.0.5"]
+
+
+def test_what_a_killed_call_left_beside_the_file_goes(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text("127.0.0.1 localhost\n")
+    for name in (".hosts.0123abcd.reconciler", ".hosts.mine.reconciler", ".other.0123abcd.reconciler"):
+        (tmp_path / name).write_text("")
+    maintain(file, Names(["10.0.0.1\ta.linux.test"], []), whole=True)
+    assert file.read_text() == "127.0.0.1 localhost\n# begin reconciler\n10.0.0.1\ta.linux.test\n# end reconciler\n"
+    assert {one.name for one in tmp_path.iterdir()} == {"hosts", ".hosts.mine.reconciler", ".other.0123abcd.reconciler"}
