@@ -1,8 +1,14 @@
 """B20: a share, a device and a disk into a running VM and out again, against the bare QMP sequence on the same VM.
 
 Ours is one whole ``reconciler apply``: start, look, plan, act, look again. What it costs to start is measured beside
-it, as the same command when there is nothing to do, and taken off. Bare is the shortest way there is: the same QMP
-commands from a loop that knows everything beforehand, the same virtiofsd, the same mount through the agent.
+it, as the same command when there is nothing to do, and taken off. Bare is the shortest way to the same facts: the same
+QMP commands from a loop that is running already and knows everything beforehand, the same virtiofsd, the same mount
+through the agent; then the list of devices, for what was accepted is not what is there; and before a disk goes, the
+guest's word that nothing of it is mounted. Neither waits until the guest's system has found a device or a disk.
+
+What ours does beyond that is not taken off: the modules that only a change needs, the lock, the record on the disk
+before and after (so that it may be killed at any moment), the policy of a shared folder, the whole look afterwards, the
+history. That is some forty milliseconds however small the change: of a device, which QEMU plugs in within five, most.
 """
 
 from __future__ import annotations
@@ -42,6 +48,13 @@ MORE = {
     "disk": "---\napiVersion: reconciler/v1\nkind: Disk\nmetadata: {name: thing}\n"
     "spec: {size: 16MiB, attachTo: VirtualMachine/vm, deletionPolicy: delete}\n",
 }
+_UNUSED = """
+for disk in /sys/block/vd*; do
+    read -r serial 2>/dev/null <$disk/serial || [ -n "$serial" ] || continue
+    if [ "$serial" = bare ]; then ! grep -q "^/dev/${disk##*/}" /proc/mounts; exit; fi
+done
+"""
+"""Ends well, too, where the guest has not found the disk yet."""
 _VIRTIOFSD = ("/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 
 
@@ -144,10 +157,11 @@ class _Bare:
             number = monitor.execute_with(handle, "add-fd", {})["fdset-id"]
             file = {"driver": "file", "filename": f"/dev/fdset/{number}"}
             monitor.execute("blockdev-add", {"driver": "qcow2", "node-name": "bare", "file": file})
-            self._add(monitor, {"driver": "virtio-blk-pci", "id": "bare", "drive": "bare"})
+            self._add(monitor, {"driver": "virtio-blk-pci", "id": "bare", "drive": "bare", "serial": "bare"})
         os.close(handle)
 
     def take_disk(self) -> None:
+        self._inside(_UNUSED)
         with self._monitor() as monitor:
             self._remove(monitor)
             monitor.execute("blockdev-del", {"node-name": "bare"})
@@ -156,6 +170,7 @@ class _Bare:
     def put_device(self) -> None:
         with self._monitor() as monitor:
             monitor.execute("device_add", {"driver": "usb-tablet", "id": "bare"})
+            self._look(monitor, there=True)
 
     def take_device(self) -> None:
         with self._monitor() as monitor:
@@ -199,19 +214,28 @@ class _Bare:
         return Monitor(self._folder.qmp, "bench")
 
     def _inside(self, script: str) -> None:
-        with Agent(self._folder.agent, "bench") as agent:
-            agent.run(["sh", "-c", script], 30.0)
+        with Agent(self._folder.agent, "bench", keep=False) as agent:  # ours, right after, is not to wait for it
+            if agent.run(["sh", "-c", script], 30.0).code:
+                raise RuntimeError(f"the guest: {script}")
 
     @staticmethod
     def _add(monitor: Monitor, device: dict[str, object]) -> None:
         port = free_ports(monitor.execute("query-pci"))[0]
         monitor.execute("device_add", {**device, "bus": port})
+        _Bare._look(monitor, there=True)
 
     @staticmethod
     def _remove(monitor: Monitor) -> None:
         monitor.execute_and_wait(
             "device_del", ["DEVICE_DELETED"], 20, {"id": "bare"}, lambda event: event["data"].get("device") == "bare"
         )
+        _Bare._look(monitor, there=False)
+
+    @staticmethod
+    def _look(monitor: Monitor, there: bool) -> None:
+        devices = monitor.execute("qom-list", {"path": "/machine/peripheral"})
+        if any(one["name"] == "bare" for one in devices) is not there:
+            raise RuntimeError("accepted, and not done")
 
 
 if __name__ == "__main__":

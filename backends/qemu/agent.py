@@ -1,8 +1,8 @@
 """APPLY and exec, inside the guest: qemu-guest-agent over its socket, every call with a deadline.
 
 The channel has no greeting and no connection that means anything: whether an agent listens shows only when it answers.
-While nobody is connected the agent looks for us ten times a second, no more: so whoever has several things to ask of
-it keeps the connection between them (``keeping``), though not for long, for the channel serves one client at a time.
+While nobody is connected the agent looks for us ten times a second, no more: so a connection is kept for a moment, for
+whatever this process asks next; and not for long, for the channel serves one client at a time.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import random
 import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
+from threading import Event, Lock, Timer
 from types import TracebackType
 from typing import Any, BinaryIO
 
@@ -34,8 +34,8 @@ _POLL = (0.005, 0.5)
 """How often the end of a command is asked for: seconds at first, and at most."""
 _TURN = 60.0
 """Seconds until it is our turn again, when others have come in between."""
-_KEPT_FOR = 0.5
-"""Seconds after which a connection is not kept any longer: others have their turn."""
+_KEPT_FOR, _LONGEST = 0.25, 1.0
+"""Seconds that a connection is kept while nobody uses it, and may be used for before that: others have their turn."""
 _NO_CHILD = "Failed to execute child process"
 _NOT_RUN = {"No such file or directory": 127, "Permission denied": 126}
 
@@ -58,63 +58,92 @@ class NotRun(Refused):
         return next(code for words, code in _NOT_RUN.items() if self.problem.summary.endswith(f": {words}"))
 
 
-_kept: ContextVar[dict[Path, tuple[socket.socket, float]] | None] = ContextVar("kept", default=None)
-"""Connections that nobody uses just now, and when each was made; None where none are kept."""
+_kept: dict[Path, tuple[socket.socket, float]] = {}
+"""Connections that nobody uses just now, and when each was made."""
+_keeping = Lock()
 
 
-@contextmanager
-def keeping() -> Iterator[None]:
-    """While this lasts, in this thread, a connection that was used is used again by whoever comes next."""
-    before = _kept.set({})
-    try:
-        yield
-    finally:
-        let_go()
-        _kept.reset(before)
+def _forget() -> None:
+    """In a child that was forked: as long as it, too, had them open, nobody else would be heard."""
+    while _kept:
+        _kept.popitem()[1][0].close()
+    _keeping.release()
+
+
+os.register_at_fork(before=_keeping.acquire, after_in_parent=_keeping.release, after_in_child=_forget)
 
 
 def expect(path: Path, subject: str) -> None:
-    """Somebody will soon ask for the agent there: be connected by then, so that it has taken notice of us."""
-    kept = _kept.get()
-    if kept is not None and path not in kept:
+    """Somebody will ask for the agent there in a moment: it is to have taken notice of us by then."""
+    if path not in _kept:
         with suppress(Unreachable):
-            kept[path] = connect(path, subject), time.monotonic()
+            _keep(path, connect(path, subject), time.monotonic())
 
 
-def let_go() -> None:
-    """Close what is kept: before a wait, so that others can talk to the guests meanwhile."""
-    kept = _kept.get() or {}
-    while kept:
-        kept.popitem()[1][0].close()
+def _keep(path: Path, sock: socket.socket, since: float) -> None:
+    """For whoever in this process asks next; soon closed, so that others can ask."""
+    with _keeping:
+        before, _kept[path] = _kept.get(path), (sock, since)
+    if before is not None:
+        before[0].close()
+    timer = Timer(_KEPT_FOR, _let_go, (path, sock))
+    timer.daemon = True
+    timer.start()
+
+
+def _let_go(path: Path, sock: socket.socket) -> None:
+    with _keeping:
+        if _kept.get(path, (None,))[0] is not sock:
+            return  # it is in use again
+        del _kept[path]
+    sock.close()
 
 
 class Agent:
-    """A session with the agent behind the socket at ``path``. Unreachable when none answers within ``patience``."""
+    """A session with the agent behind the socket at ``path``. Unreachable when none answers within ``patience``.
 
-    def __init__(self, path: Path, subject: str, patience: float = 3.0) -> None:
+    keep: its connection, for a moment, for the next one of this process
+    """
+
+    def __init__(self, path: Path, subject: str, patience: float = 3.0, keep: bool = True) -> None:
         self._path = path
         self._subject = subject
         self._patience = patience
+        self._keeps = keep
         self._buffer = bytearray()
 
     def __enter__(self) -> Agent:
-        kept = (_kept.get() or {}).pop(self._path, None)
-        self._socket, self._since = kept or (connect(self._path, self._subject), time.monotonic())
-        try:
-            # The same for one that was kept: the guest may have gone down meanwhile.
-            self._synchronise(time.monotonic() + self._patience)
-        except BaseException:
-            self._socket.close()
-            raise
+        deadline = time.monotonic() + self._patience
+        with _keeping:
+            kept = _kept.pop(self._path, None)
+        if kept is None or not self._is_begun(*kept, deadline):
+            self._begin(connect(self._path, self._subject), time.monotonic(), deadline)
         return self
+
+    def _is_begun(self, sock: socket.socket, since: float, deadline: float) -> bool:
+        """With a connection that was kept; False when it was to a QEMU that is no more."""
+        try:
+            self._begin(sock, since, deadline)
+        except (Unreachable, Interrupted):
+            if time.monotonic() >= deadline:
+                raise
+            return False
+        return True
+
+    def _begin(self, sock: socket.socket, since: float, deadline: float) -> None:
+        self._socket, self._since = sock, since
+        try:
+            self._synchronise(deadline)
+        except BaseException:
+            sock.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        kept = _kept.get()
         is_idle = error is None or isinstance(error, Refused | GuestFailed)  # every answer came, were it a no
-        if kept is not None and is_idle and time.monotonic() - self._since < _KEPT_FOR:
-            kept[self._path] = self._socket, self._since
+        if self._keeps and is_idle and time.monotonic() - self._since < _LONGEST:
+            _keep(self._path, self._socket, self._since)
         else:
             self._socket.close()
 

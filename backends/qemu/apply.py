@@ -10,17 +10,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from reconciler.backends.qemu import agent, kernels, process, provision
-from reconciler.backends.qemu.accelerator import choose
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.folders import Folder, all_folders, folder_of, locked
 from reconciler.backends.qemu.grace import Grace
 from reconciler.backends.qemu.inside.disks import check as check_mounts
 from reconciler.backends.qemu.inside.disks import unmount_unwanted
-from reconciler.backends.qemu.launch import Launch, start
 from reconciler.backends.qemu.machine import drives_of
 from reconciler.backends.qemu.plugging import Live, note_missing, plug, unplug_unwanted
-from reconciler.backends.qemu.plugging.resizing import resize
 from reconciler.backends.qemu.preflight import check_live, check_start
 from reconciler.backends.qemu.prepare import (
     Store,
@@ -118,6 +115,10 @@ class Machines:
                     monitor.execute("system_wakeup" if status == "suspended" else "cont")
                     return record
             record = stop(folder, record, self.grace, tell)  # half started, or beyond help
+        # What only a start needs, a change to a guest that runs does not wait for.
+        from reconciler.backends.qemu.accelerator import choose
+        from reconciler.backends.qemu.launch import Launch, start
+
         record, drives = prepare(folder, record, spec, self.store, tell)
         accelerator = choose(
             str(spec.get("accelerator", "auto")),
@@ -283,6 +284,8 @@ class _Pass:
             settling = Settling(self.folder, spec, self.desired.payload, self.tell, limit, state, known_ready)
             record = settle(settling, record)
         if status is not None and not is_well:
+            from reconciler.backends.qemu.plugging.resizing import resize
+
             resize(self.folder, record, spec, self.tell, machines.grace.follow)
         if paused:
             self._pause(record)

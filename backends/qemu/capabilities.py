@@ -6,18 +6,16 @@ the state folder, so that a VM's next change does not wait for them again.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import subprocess
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from reconciler.backends.qemu.machine import SANDBOX
 from reconciler.backends.qemu.programs import find_program
-from reconciler.paths import private_dir, state_dir, write_private
+from reconciler.backends.qemu.said import said
 from reconciler.problems import Problem, Refused
 
 _NOBODY = 0x6FFFFFFD
@@ -100,17 +98,7 @@ def parse_devices(text: str) -> frozenset[str]:
 
 
 def _help(program: str, version: str, option: str, what: str = "help") -> str:
-    """The text, as it was kept or as the program says it now. One that it failed to say is asked for again."""
-    key = hashlib.sha256("\n".join((program, version, option, what)).encode()).hexdigest()
-    file = state_dir() / "cache" / "qemu" / f"{key}.txt"
-    with suppress(OSError):
-        return file.read_text()
-    text = _said(program, option, what)
-    if text:
-        with suppress(OSError):  # whoever may not keep it asks again
-            private_dir(file.parent)
-            write_private(file, text.encode())
-    return text
+    return said((program, version, option, what), lambda: _said(program, option, what))
 
 
 def _said(program: str, option: str, what: str) -> str:

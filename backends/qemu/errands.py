@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from reconciler.backends.qemu import agent, process
+from reconciler.backends.qemu import process
 from reconciler.backends.qemu.apply import Machines
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.disks import Disks
@@ -31,11 +31,6 @@ def machines(settings: Settings, grace: Grace) -> Machines:
 
 def carry_out(machines: Machines, step: Step, desired: Desired | None, tell: Tell) -> None:
     """One step, by whoever answers for its kind."""
-    with agent.keeping():
-        _carry_out(machines, step, desired, tell)
-
-
-def _carry_out(machines: Machines, step: Step, desired: Desired | None, tell: Tell) -> None:
     settings = machines.settings
     if step.id.kind == "VirtualMachine":
         machines.apply(step, desired, tell)

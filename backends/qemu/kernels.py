@@ -12,7 +12,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from reconciler.backends.images import checksums
 from reconciler.backends.qemu.folders import locked
 from reconciler.paths import private_dir
 
@@ -21,6 +20,8 @@ _PATIENCE = 60.0
 
 def share(state: Path, key: str, parts: Iterable[tuple[Path, Path]]) -> None:
     """Make every target of (source, target) a link to the one readable copy. key: the image's; same key, same files."""
+    from reconciler.backends.images import checksums  # with it comes all that makes images
+
     store = state / "boot"
     with locked(store, "the kernels of our VMs", _PATIENCE):
         for source, target in parts:

@@ -12,7 +12,6 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from reconciler.backends.qemu import tpm
-from reconciler.backends.qemu.accelerator import KVM, choose
 from reconciler.backends.qemu.capabilities import capabilities
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.limits import check_memory, check_processors
@@ -84,6 +83,8 @@ def _check_name(
 
 
 def _check_accelerator(spec: Spec, folder: Folder, store: Store, subject: str, tell: Tell) -> str:
+    from reconciler.backends.qemu.accelerator import KVM, choose  # only a start asks for one
+
     kernel = folder.kernel if folder.kernel.exists() else None
     chosen = choose(str(spec.get("accelerator", "auto")), store.state, subject, tell, kernel)
     if spec.get("cpuModel") == "host" and chosen != KVM:

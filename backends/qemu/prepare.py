@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from reconciler.backends.images import MachineImage
 from reconciler.backends.qemu import kernels, qemu_img
 from reconciler.backends.qemu.disks import Disks, open_disk
 from reconciler.backends.qemu.emulation import STICK
@@ -24,6 +24,9 @@ from reconciler.model import Json, Spec
 from reconciler.paths import private_dir
 from reconciler.ports import Tell
 from reconciler.problems import Problem, Refused
+
+if TYPE_CHECKING:
+    from reconciler.backends.images import MachineImage
 
 
 @dataclass(frozen=True, slots=True)

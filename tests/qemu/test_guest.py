@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.backends.qemu import serial
+from reconciler.backends.qemu import agent, serial
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.readiness import addresses
 from reconciler.cli.copying import pull, push
@@ -295,12 +296,31 @@ def test_the_seed_is_read_by_the_guest(linux: Lab) -> None:
 def test_an_agent_that_was_left_half_spoken_to_answers(linux: Lab) -> None:
     linux.converge(linux.busybox())
     path = linux.folder().agent
-    with Agent(path, "first") as agent:
-        agent._socket.sendall(b'{"execute": "guest-ping", "argu')
-    with Agent(path, "second") as agent:
-        agent.tell("guest-info")  # and its answer is never read
-    with Agent(path, "third") as agent:
-        assert agent.execute("guest-ping") == {}
+    with Agent(path, "first") as first:
+        first._socket.sendall(b'{"execute": "guest-ping", "argu')
+    with Agent(path, "second") as second:
+        second.tell("guest-info")  # and its answer is never read
+    with Agent(path, "third") as third:
+        assert third.execute("guest-ping") == {}
+
+
+def test_a_connection_to_the_agent_is_kept_for_a_moment_and_left_when_it_is_dead(linux: Lab) -> None:
+    linux.converge(linux.busybox())
+    path = linux.folder().agent
+    with Agent(path, "first") as first:
+        sock = first._socket
+    with Agent(path, "second") as second:
+        assert second._socket is sock
+    deadline = time.monotonic() + 10
+    while sock.fileno() != -1:  # closed, so that others have their turn
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    ours, its = socket.socketpair()
+    its.close()
+    agent._keep(path, ours, time.monotonic())
+    with Agent(path, "third", keep=False) as third:
+        assert third.execute("guest-ping") == {}
+    assert path not in agent._kept
 
 
 def test_a_silent_agent_is_unreachable_in_time(lab: Lab) -> None:

@@ -198,7 +198,8 @@ def test_what_is_in_use_stays_mounted_and_plugged_in(linux: Lab) -> None:
     linux.inside("umount", "/data/below")
     live(linux, vm)
     live(linux, with_disks(vm, data))
-    linux.inside("sh", "-c", "mount -t ext4 /dev/vda /mnt; unshare -m sleep 1000 >/dev/null 2>&1 & sleep 1")
+    linux.inside("sh", "-c", "until mount -t ext4 /dev/vda /mnt; do usleep 50000; done")
+    linux.inside("sh", "-c", "unshare -m sleep 1000 >/dev/null 2>&1 & sleep 1")
     live(linux, with_disks(vm, data, mount="/data"))  # a second place does no harm
     problem = linux.fail(vm)
     assert "mounted where its agent cannot see it" in problem.summary

@@ -84,7 +84,9 @@ attend() {
 # alone: nothing runs any more but ourselves (and the kernel's own threads, which have no command line).
 alone() {
     for process in /proc/[0-9]*; do
-        if [ "$process" != /proc/1 ] && [ -n "$(tr -d '\0' 2>/dev/null <"$process/cmdline")" ]; then return 1; fi
+        words=
+        { read -r words <"$process/cmdline"; } 2>/dev/null
+        if [ "$process" != /proc/1 ] && [ -n "$words" ]; then return 1; fi
     done
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from reconciler.backends.qemu import agent
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.folders import Folder
 from reconciler.backends.qemu.grace import GRACE
@@ -84,7 +83,6 @@ class Live:
         if id not in self.present():
             return
         self.tell(f"unplugging {id}")
-        agent.let_go()
         gone = self.monitor.execute_and_wait(
             "device_del",
             ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"),

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from threading import Event
 
-from reconciler.backends.qemu.agent import Agent, let_go
+from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.plugging.live import Live
 from reconciler.backends.qemu.sizing import Memory, memory_from
 from reconciler.problems import BackendError, GuestFailed, Problem, Refused
@@ -91,7 +91,6 @@ def _follow(now: Callable[[], int], wanted: int, patience: float) -> int:
     """Where it has got to: there, or as far as it went before it stood still."""
     nearest, since = now(), time.monotonic()
     while nearest != wanted and time.monotonic() - since < patience:
-        let_go()
         Event().wait(_PAUSE)
         if abs((size := now()) - wanted) < abs(nearest - wanted):
             nearest, since = size, time.monotonic()

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from reconciler.backends.qemu.said import said
+
 PLACES = ("/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/lib/virtiofsd", "/usr/libexec/qemu-kvm/virtiofsd")
 INSTALL = "apt-get install virtiofsd (up to Debian 12: qemu-system-common)"
+_NEW, _OLD = "--shared-dir", "-o source="
+"""Options by which the two are told apart."""
 _LOST = "mknod", "setfcap"
 """What a guest's root could leave in the folder for people on the host to run into: device nodes, capabilities."""
 
@@ -51,12 +55,18 @@ def _there() -> Iterator[tuple[str, os.stat_result]]:
 
 
 @lru_cache(maxsize=8)
-def _known(path: str, _changed: int) -> Program | None:
+def _known(path: str, changed: int) -> Program | None:
+    text = said((path, str(changed), "--help"), lambda: _help(path))
+    if _NEW in text:
+        return Program(path, old=False, read_only="--readonly" in text)
+    return Program(path, old=True, read_only=False) if _OLD in text else None
+
+
+def _help(path: str) -> str:
+    """Nothing where it does not run, which may be otherwise for another user, or tomorrow."""
     try:
         answer = subprocess.run((path, "--help"), capture_output=True, text=True, errors="replace", timeout=10)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    said = answer.stdout + answer.stderr
-    if "--shared-dir" in said:
-        return Program(path, old=False, read_only="--readonly" in said)
-    return Program(path, old=True, read_only=False) if "-o source=" in said else None
+        return ""
+    text = answer.stdout + answer.stderr
+    return text if _NEW in text or _OLD in text else ""
