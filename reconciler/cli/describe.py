@@ -5,15 +5,19 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from reconciler.cli import DONE, watched
 from reconciler.cli.lookup import find, look, probe
 from reconciler.cli.screen import show, show_json, tell
-from reconciler.model import ResourceId
+from reconciler.model import Observed, ResourceId
 from reconciler.paths import state_dir
 from reconciler.record import History
 from reconciler.view.documents import resource_document
 from reconciler.view.resources import description
+
+if TYPE_CHECKING:
+    from reconciler.watch.client import Answered
 
 _RUNS = 200  # how far back the history is searched
 _SHOWN = 10
@@ -21,14 +25,14 @@ _SHOWN = 10
 
 def run(arguments: argparse.Namespace) -> int:
     """Show it."""
-    with look(arguments) as seen:
+    watches = watched.ask(arguments.environment)
+    with look(arguments, watched.hosts(watches)) as seen:
         one = find(seen, arguments.target, arguments.environment)
-        watches = watched.ask(one.environment)
-        known = watched.known(watches, seen.resources, probe(seen, [one]))
+        known = watched.known(watches, seen, probe(seen, [one]))
     conditions = known.conditions[one.backend, one.id]
     if arguments.output == "table":
         show(description(one, conditions, _lately(one.id)))
-        tell(watched.lines(watches))
+        tell(watched.lines([watch for watch in watches if _is_about(watch, one)]))
         return DONE
     document = resource_document(one, conditions, known.looked.get((one.backend, one.id)))
     if arguments.output == "json":
@@ -38,6 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
 
         sys.stdout.write(to_yaml(document))
     return DONE
+
+
+def _is_about(watch: Answered, one: Observed) -> bool:
+    return watch.status is None or watch.status["environment"] == one.environment
 
 
 def _lately(id: ResourceId) -> list[str]:

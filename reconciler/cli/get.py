@@ -27,9 +27,9 @@ def run(arguments: argparse.Namespace) -> int:
         check_kind(arguments.target.partition("/")[0])
         if "/" in arguments.target:
             resource_id(arguments.target)
-    with look(arguments) as seen:
+    watches = watched.ask(arguments.environment)
+    with look(arguments, watched.hosts(watches)) as seen:
         chosen = [one for one in seen.resources if _is_chosen(one, arguments)]
-        watches = watched.ask(arguments.environment)
         _show(seen, sorted(chosen, key=lambda one: (one.id, one.backend)), watches, arguments)
     trouble = _trouble(seen, chosen, watches, arguments)
     show_problems(trouble)
@@ -51,7 +51,7 @@ def _show(seen: Seen, chosen: list[Observed], watches: list[Answered], arguments
     if form == "name":
         show(line(clean(str(one.id))) for one in chosen)
         return
-    known = watched.known(watches, seen.resources, probe(seen, chosen))
+    known = watched.known(watches, seen, probe(seen, chosen))
     if form in ("json", "yaml"):
         _show_documents([_document(one, known) for one in chosen], form)
         return
@@ -60,7 +60,7 @@ def _show(seen: Seen, chosen: list[Observed], watches: list[Answered], arguments
     elif not arguments.target:
         tell([line("Nothing of ours is here.")])
     tell(watched.lines(watches))
-    tell(watched.missing_lines({} if arguments.target or seen.problems else known.missing))
+    tell(watched.missing_lines({} if arguments.target else known.missing))
 
 
 def _document(one: Observed, known: watched.Known) -> Document:
@@ -81,7 +81,7 @@ def _trouble(
 ) -> list[Problem]:
     if "/" not in (arguments.target or "") or chosen:
         return seen.problems
-    why = watched.known(watches, seen.resources, {}).missing.get(arguments.target)
+    why = watched.known(watches, seen, {}).missing.get(arguments.target)
     if why is None:
         return absent(seen, arguments.target)
     return [Problem("it is declared, and not there", subject=arguments.target, detail=f"{why.reason}: {why.message}")]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -36,10 +36,11 @@ class Seen:
 
 
 @contextlib.contextmanager
-def look(arguments: argparse.Namespace) -> Iterator[Seen]:
-    """Observe this machine's backends, and the Hosts that ``--manifests`` declare."""
+def look(arguments: argparse.Namespace, hosts: Iterable[Desired] = ()) -> Iterator[Seen]:
+    """Observe this machine's backends, and the Hosts that ``--manifests`` declare. hosts: others that are known of."""
     desired: Mapping[ResourceId, Desired] = declared(arguments.manifests).desired if arguments.manifests else {}
-    with opened(desired.values(), settings(arguments.environment or ANY_ENVIRONMENT), everything=True) as backends:
+    wanted = [*(host for host in hosts if host.id not in desired), *desired.values()]
+    with opened(wanted, settings(arguments.environment or ANY_ENVIRONMENT), everything=True) as backends:
         yield Seen(backends, observe(backends))
 
 

@@ -13,13 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from reconciler.model import Condition, Observed, ResourceId
+from reconciler.model import Condition, Desired, Observed, ResourceId, lxd_backend
 from reconciler.paths import runtime_dir
 from reconciler.problems import ReconcilerError
 from reconciler.view.documents import SYNCED
 from reconciler.view.text import Line, clean, line
 
 if TYPE_CHECKING:
+    from reconciler.cli.lookup import Seen
     from reconciler.watch.client import Answered
 
 Key = tuple[str, ResourceId]
@@ -53,8 +54,15 @@ def ask(environment: str | None) -> list[Answered]:
     return [one for one in found if one.status is None or environment in (None, one.status["environment"])]
 
 
-def known(watches: Sequence[Answered], there: Sequence[Observed], ours: Mapping[Key, tuple[Condition, ...]]) -> Known:
+def hosts(watches: Sequence[Answered]) -> list[Desired]:
+    """The Hosts that are declared where somebody watches: what is there is looked at, too."""
+    told = [(name, spec) for watch in watches if watch.status for name, spec in watch.status["hosts"].items()]
+    return [Desired(ResourceId("Host", name), lxd_backend(name), spec) for name, spec in told]
+
+
+def known(watches: Sequence[Answered], seen: Seen, ours: Mapping[Key, tuple[Condition, ...]]) -> Known:
     """What we saw ourselves (the conditions of some of all that is there), and what the watches add to it."""
+    there, dark = seen.resources, {name for name in seen.backends if seen.world.problem(name) is not None}
     conditions, looked, missing = dict(ours), dict[Key, str](), dict[str, Condition]()
     for watch in watches:
         if watch.status is None:
@@ -73,7 +81,8 @@ def known(watches: Sequence[Answered], there: Sequence[Observed], ours: Mapping[
             conditions[key] = _together(ours[key], said)
             if one["lookedAt"]:
                 looked[key] = one["lookedAt"]
-        missing |= {str(key[1]): why for key in told.keys() - mine.keys() if (why := _why_missing(told[key]))}
+        gone = [key for key in told.keys() - mine.keys() if key[0] in seen.backends and key[0] not in dark]
+        missing |= {str(key[1]): why for key in gone if (why := _why_missing(told[key]))}
     return Known(conditions, looked, missing)
 
 

@@ -28,6 +28,7 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "problems": [str(problem) for problem in state.problems],
         "history": daemon.runs.trouble,
         "queue": {"waiting": work.queue.depth, "working": sorted(map(str, work.queue.working))},
+        "hosts": {id.name: want.spec for id, want in wanted.desired.items() if id.kind == "Host"} if wanted else {},
         "lastResync": moment(state.last_resync) if state.last_resync else None,
         "resources": _resources(daemon, wanted.desired) if wanted else [],
     }

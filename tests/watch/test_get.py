@@ -65,3 +65,28 @@ def test_what_the_watch_has_not_seen_yet_is_not_believed(place: Place) -> None:
         os.kill(watch.process.pid, signal.SIGCONT)
         assert got(place, web)["conditions"]["Synced"]["status"]
     assert "Synced" not in got(place, web)["conditions"]
+
+
+def test_hosts_that_are_watched_are_looked_at_as_well(place: Place) -> None:
+    head = {"apiVersion": "reconciler/v1"}
+    for document in (
+        {
+            "kind": "Project",
+            "metadata": {"name": "far"},
+            "spec": {"config": {"features.profiles": "false"}, "deletionPolicy": "delete"},
+        },
+        {
+            "kind": "Host",
+            "metadata": {"name": "far"},
+            "spec": {"lxd": {"socket": place.environment["LXD_SOCKET"], "project": "far"}},
+        },
+    ):
+        place.save(f"{document['kind']}.yaml", json.dumps({**head, **document}))
+    web = place.container("distant", host="far", power="stopped")
+    with place.watching() as watch:
+        watch.until("InSync")
+        one = got(place, web)
+        assert one["host"] == "far" and one["conditions"]["Synced"]["status"]
+        assert "far" in place.run("describe", "far/distant")
+    assert web not in place.out("get", "-o", "name")
+    place.run("delete", "--yes", "--confirm-delete", str(place.folder))
