@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterable
@@ -28,6 +29,7 @@ from reconciler.view.text import clean, line
 
 AT_BOOT = ("boot", "always")
 _PARALLEL = 8
+_PLAIN = re.compile(r"[\w/.:=+%-]+", re.ASCII)
 _PASSED_ON = ("RECONCILER_STATE_DIR", "LXD_SOCKET", "LXD_DIR")
 _UNIT = """\
 [Unit]
@@ -65,16 +67,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 def unit(system: bool) -> str:
     """The systemd unit, for the whole system or for one user (whose lingering has to be allowed)."""
-    command = os.path.abspath(shutil.which(sys.argv[0]) or sys.argv[0])
-    if not os.access(command, os.X_OK) or command.endswith(".py"):
-        command = f"{sys.executable} -m reconciler.cli"
-    given = (f'"{name}={os.environ[name]}"' for name in _PASSED_ON if name in os.environ)
+    program = os.path.abspath(shutil.which(sys.argv[0]) or sys.argv[0])
+    itself = os.access(program, os.X_OK) and not program.endswith(".py")
+    command = [program] if itself else [sys.executable, "-m", "reconciler.cli"]
+    given = (f"{name}={os.environ[name]}" for name in _PASSED_ON if name in os.environ)
     return _UNIT.format(
         order=_ORDER if system else "",
-        environment="".join(f"Environment={one}\n" for one in given),
-        command=command.replace("%", "%%"),
+        environment="".join(f"Environment={_quoted(one)}\n" for one in given),
+        command=" ".join(map(_word, command)),
         target="multi-user.target" if system else "default.target",
     )
+
+
+def _word(text: str) -> str:
+    """As systemd reads it as one word: it takes quotes off, and has meanings of its own for backslash and %."""
+    return text.replace("%", "%%") if _PLAIN.fullmatch(text) else _quoted(text)
+
+
+def _quoted(text: str) -> str:
+    text = text.replace("%", "%%")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def _asking(seen: Seen, kind: str, running: bool) -> list[Observed]:
