@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import selectors
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from reconciler.accounts import Account
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.client.websockets import Message, WebSocket
 from reconciler.backends.lxd.deadline import Deadline
@@ -76,10 +78,21 @@ def run(client: Client, name: str, command: Command, within: Deadline | None) ->
     return int((done.get("metadata") or {}).get("return", -1))
 
 
-def capture(client: Client, name: str, words: Sequence[str], within: Deadline) -> tuple[int, bytes]:
-    """Run it without input; its exit code, and what it wrote to both outputs, or the end of that."""
-    output = Last()
-    code = run(client, name, Command(words, output.add, output.add), within)
+def capture(
+    client: Client, name: str, words: Sequence[str], within: Deadline, account: Account | None = None, data: bytes = b""
+) -> tuple[int, bytes]:
+    """Run it; its exit code, and what it wrote to both outputs, or the end of that.
+
+    account: whom it runs as, None for root; data: what it reads
+    """
+    output, user, group = Last(), 0, 0
+    if account is not None:
+        user, group = account.uid, account.gid
+    with tempfile.TemporaryFile() as given:
+        given.write(data)
+        given.seek(0)
+        command = Command(words, output.add, output.add, stdin=given.fileno() if data else None, user=user, group=group)
+        code = run(client, name, command, within)
     return code, bytes(output.kept[-MOST:])
 
 

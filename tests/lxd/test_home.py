@@ -6,9 +6,11 @@ import contextlib
 
 import pytest
 
+from reconciler.backends.lxd.apply import home
+from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.files import Files
-from reconciler.model import Outcome, ResourceId, Result, Verb
+from reconciler.model import Outcome, ResourceId, Result, Step, Verb
 from reconciler.problems import Refused
 from tests.support.lxd import Crash, Lab, crash_at
 
@@ -140,6 +142,23 @@ def test_keys_are_not_written_through_a_link(lab: Lab) -> None:
         outcomes = lab.apply(lab.container(name, user={"name": "ada", "sshKeys": [KEY]}))
         assert f"/home/ada/{trap} is not a plain" in told(outcomes)
         assert lab.inside(name, "ls", "-A", "/root").strip() == ""
+
+
+def test_whoever_puts_a_link_there_in_the_last_moment_gets_nothing_of_roots(lab: Lab) -> None:
+    name = lab.lxd.name()
+    want = lab.container(name, user={"name": "ada"})
+    lab.converge(want)
+    lab.inside(name, "sh", "-c", "umask 077; echo theirs >/root/keys; ln -s /root/keys /home/ada/keys")
+    step = Step(want.id, want.backend, Verb.UPDATE, "")
+    task = Task(lab.client, lab.lxd.settings, step, want, None, lambda _: None, Deadline.after(60))
+    guest = home.Guest(task, Files(lab.client, name))
+    ada = guest.account("ada")
+    assert ada is not None
+    with pytest.raises(Refused, match="no keys were written"):
+        home.read_as(guest, ada, "/home/ada/keys")
+    with pytest.raises(Refused, match="no keys were written"):
+        home.write_as(guest, ada, "/home/ada/keys", b"ours")
+    assert lab.inside(name, "cat", "/root/keys") == "theirs\n"
 
 
 def test_what_is_down_is_set_up_when_it_starts(lab: Lab) -> None:

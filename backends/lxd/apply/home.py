@@ -17,7 +17,7 @@ from reconciler.backends.lxd.apply import zones
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.console import tail
 from reconciler.backends.lxd.files import Files
-from reconciler.backends.lxd.session import capture
+from reconciler.backends.lxd.session import MOST, capture
 from reconciler.blocks import BrokenMarks, with_block
 from reconciler.ports import FILE, FOLDER
 from reconciler.problems import GuestFailed, Problem, Refused
@@ -39,7 +39,7 @@ def concerned(task: Task) -> bool:
 
 def set_up(task: Task) -> None:
     """Have account, time zone and locale as declared. Raises GuestFailed with what the guest said, Refused."""
-    guest = _Guest(task, Files(task.client, task.name, task.deadline))
+    guest = Guest(task, Files(task.client, task.name, task.deadline))
     if user := task.spec.get("user"):
         task.tell(f"setting up {user['name']}")
         account = _account(guest, user)
@@ -60,7 +60,7 @@ def take_back(task: Task) -> None:
         return
     if before.get("name") != now.get("name"):
         now = {}
-    guest = _Guest(task, Files(task.client, task.name, task.deadline))
+    guest = Guest(task, Files(task.client, task.name, task.deadline))
     if before.get("sudo") and not now.get("sudo"):
         guest.files.remove(SUDOERS)
     if before.get("linger") and not now.get("linger"):
@@ -76,16 +76,20 @@ def take_back(task: Task) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Guest:
+class Guest:
     """The guest of a task: its files, and commands in it."""
 
     task: Task
     files: Files
 
-    def run(self, *words: str) -> tuple[int, bytes] | None:
-        """How a command ended and what it said; None when the guest has no such command, or does not run."""
+    def run(self, *words: str, account: Account | None = None, data: bytes = b"") -> tuple[int, bytes] | None:
+        """How a command ended and what it said; None when the guest has no such command, or does not run.
+
+        account: whom it runs as, None for root; data: what it reads
+        """
+        within = self.task.deadline.within(_PATIENCE)
         try:
-            return capture(self.task.client, self.task.name, words, self.task.deadline.within(_PATIENCE))
+            return capture(self.task.client, self.task.name, words, within, account, data)
         except Refused as error:
             if error.problem.summary in (_NOT_THERE, "Instance is not running"):
                 return None
@@ -127,7 +131,7 @@ class _Guest:
         return Refused(Problem(f"user: {summary}", subject=str(self.task.step.id), hint=hint))
 
 
-def _account(guest: _Guest, user: Mapping[str, Any]) -> Account:
+def _account(guest: Guest, user: Mapping[str, Any]) -> Account:
     """The account as declared; made, or its shell and home changed, where it is not."""
     name, passwd = user["name"], guest.text(_PASSWD)
     if not passwd:
@@ -145,20 +149,20 @@ def _account(guest: _Guest, user: Mapping[str, Any]) -> Account:
     return account
 
 
-def _check_free(guest: _Guest, user: Mapping[str, Any], passwd: str) -> None:
+def _check_free(guest: Guest, user: Mapping[str, Any], passwd: str) -> None:
     taken = [one.name for one in accounts.accounts(passwd) if one.uid == user.get("uid")]
     if taken:
         summary = f"uid {user['uid']} belongs to {taken[0]} in this image"
         raise guest.refused(summary, f"take another uid, or name: {taken[0]}")
 
 
-def _check_same(guest: _Guest, user: Mapping[str, Any], found: Account) -> None:
+def _check_same(guest: Guest, user: Mapping[str, Any], found: Account) -> None:
     if user.get("uid", found.uid) != found.uid:
         summary = f"{found.name} has uid {found.uid}, and its files belong to that"
         raise guest.refused(summary, f"declare uid: {found.uid}, or another name")
 
 
-def _create(guest: _Guest, user: Mapping[str, Any], passwd: str) -> None:
+def _create(guest: Guest, user: Mapping[str, Any], passwd: str) -> None:
     name, group = user["name"], guest.text(_GROUP)
     uid = user.get("uid", accounts.free_uid(passwd))
     own = next((one.gid for one in accounts.groups(group) if one.name == name), None)
@@ -172,11 +176,11 @@ def _create(guest: _Guest, user: Mapping[str, Any], passwd: str) -> None:
         guest.change(_PASSWD, lambda text: accounts.with_account(text, Account(name, uid, gid, home, shell)))
 
 
-def _usual_shell(guest: _Guest) -> str:
+def _usual_shell(guest: Guest) -> str:
     return "/bin/bash" if guest.files.entry("/bin/bash") else "/bin/sh"
 
 
-def _change(guest: _Guest, user: Mapping[str, Any], found: Account) -> None:
+def _change(guest: Guest, user: Mapping[str, Any], found: Account) -> None:
     home, shell = user.get("home", found.home), user.get("shell", found.shell)
     if (home, shell) == (found.home, found.shell):
         return
@@ -186,14 +190,14 @@ def _change(guest: _Guest, user: Mapping[str, Any], found: Account) -> None:
     )
 
 
-def _make_group(guest: _Guest, name: str, gid: int) -> None:
+def _make_group(guest: Guest, name: str, gid: int) -> None:
     if any(one.name == name for one in accounts.groups(guest.text(_GROUP))):
         return
     if not guest.tool("groupadd", "--gid", str(gid), "--", name):
         guest.change(_GROUP, lambda text: accounts.with_group(text, name, gid))
 
 
-def _groups(guest: _Guest, user: Mapping[str, Any], account: Account) -> None:
+def _groups(guest: Guest, user: Mapping[str, Any], account: Account) -> None:
     for name in user.get("groups") or ():
         there = {one.name: one for one in accounts.groups(guest.text(_GROUP))}
         if name not in there:
@@ -204,7 +208,7 @@ def _groups(guest: _Guest, user: Mapping[str, Any], account: Account) -> None:
             guest.change(_GROUP, partial(accounts.with_member, name=name, member=account.name))
 
 
-def _grants(guest: _Guest, user: Mapping[str, Any]) -> None:
+def _grants(guest: Guest, user: Mapping[str, Any]) -> None:
     name = user["name"]
     if user.get("sudo"):
         _write(guest, SUDOERS, f"{name} ALL=(ALL:ALL) NOPASSWD: ALL\n".encode(), 0o440)
@@ -214,7 +218,7 @@ def _grants(guest: _Guest, user: Mapping[str, Any]) -> None:
         guest.run("loginctl", "enable-linger", name)  # where logind runs already; else it finds the file
 
 
-def _write(guest: _Guest, path: str, data: bytes, mode: int) -> None:
+def _write(guest: Guest, path: str, data: bytes, mode: int) -> None:
     """A file of ours, with exactly this mode: LXD keeps the mode of a file that it overwrites."""
     entry = guest.files.entry(path)
     if entry is not None and (entry.type, entry.mode, entry.uid) == (FILE, mode, 0) and guest.files.read(path) == data:
@@ -225,7 +229,7 @@ def _write(guest: _Guest, path: str, data: bytes, mode: int) -> None:
     guest.files.write(path, data, mode)
 
 
-def _folders(guest: _Guest, path: str) -> None:
+def _folders(guest: Guest, path: str) -> None:
     """The folders on the way to that path, root's own where they are not there yet."""
     parts = path.strip("/").split("/")[:-1]
     for number in range(len(parts)):
@@ -234,7 +238,7 @@ def _folders(guest: _Guest, path: str) -> None:
             guest.files.folder(folder)
 
 
-def _home(guest: _Guest, user: Mapping[str, Any], account: Account) -> None:
+def _home(guest: Guest, user: Mapping[str, Any], account: Account) -> None:
     """The home folder, the account's own; and who may log in."""
     if guest.files.entry(account.home) is None:
         _folders(guest, account.home)
@@ -243,7 +247,7 @@ def _home(guest: _Guest, user: Mapping[str, Any], account: Account) -> None:
         _write_keys(guest, account, list(user["sshKeys"]))
 
 
-def _write_keys(guest: _Guest, account: Account, keys: list[str]) -> None:
+def _write_keys(guest: Guest, account: Account, keys: list[str]) -> None:
     """Our part of authorized_keys. Its owner may have put a link in the way: root does not follow it."""
     folder = f"{account.home}/.ssh"
     path = f"{folder}/authorized_keys"
@@ -255,10 +259,31 @@ def _write_keys(guest: _Guest, account: Account, keys: list[str]) -> None:
             return
         if entry is None and place == folder:
             guest.files.folder(folder, 0o700, account.uid, account.gid)
-    before = guest.files.read(path) or b""
+    before = read_as(guest, account, path) if entry is not None else b""
     try:
         after = with_block(before, KEYS, keys)
     except BrokenMarks as error:
         raise guest.refused(f"{path}: {error}") from error
     if after != before:
-        guest.files.write(path, after, 0o600, account.uid, account.gid)
+        write_as(guest, account, path, after)
+
+
+def read_as(guest: Guest, account: Account, path: str) -> bytes:
+    """A file as its owner reads it: who swaps it for a link meanwhile gets no more than is theirs anyway."""
+    done = guest.run("cat", path, account=account)
+    if done is None:  # it is down, and nobody is at work in it
+        return guest.files.read(path) or b""
+    if done[0] != 0 or len(done[1]) >= MOST:
+        raise guest.refused(f"{path} cannot be read: no keys were written")
+    return done[1]
+
+
+def write_as(guest: Guest, account: Account, path: str, data: bytes) -> None:
+    """The same for writing."""
+    done = guest.run("tee", path, account=account, data=data)
+    if done is None:
+        guest.files.write(path, data, 0o600, account.uid, account.gid)
+    elif done[0] != 0:
+        raise guest.refused(f"{path} cannot be written: no keys were written")
+    else:
+        guest.run("chmod", "600", path, account=account)
