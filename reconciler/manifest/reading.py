@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from reconciler.manifest.trust import distrust, distrust_folders
+from reconciler.manifest.trust import distrust, distrust_folders, look_anew
 from reconciler.problems import ManifestError, Mark, Problem
 
 MAX_BYTES = 1 << 20
@@ -132,7 +132,7 @@ class Reader:
         """One file of it, as if all of it were read. Raises OSError."""
         handle = os.open(folder, _OPEN_FOLDER)
         try:
-            if (why := distrust(os.fstat(handle))) is not None:
+            if (why := distrust(os.fstat(handle)) or distrust_folders(folder)) is not None:
                 self._problem(folder, *why)
             else:
                 self._take(shown, name, handle)
@@ -163,6 +163,7 @@ class Reader:
 def read_sources(paths: Sequence[str], stdin: bytes | None = None) -> tuple[list[Source], list[Problem]]:
     """All files behind the paths, each once, and everything that is wrong with them."""
     reader = Reader()
+    look_anew()
     for path in paths:
         reader.read(path, stdin)
     if not paths:
@@ -175,6 +176,7 @@ def read_sources(paths: Sequence[str], stdin: bytes | None = None) -> tuple[list
 def read_again(file: str) -> Source | None:
     """One file of a folder that was read before; None when it is gone. Raises ManifestError."""
     reader = Reader()
+    look_anew()
     folder, name = os.path.split(file)
     try:
         reader.one_of_folder(folder or ".", file, name)

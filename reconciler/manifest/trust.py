@@ -33,6 +33,11 @@ def distrust_folders(folder: str) -> Why | None:
     return _distrust_folders(os.path.abspath(folder), os.geteuid())
 
 
+def look_anew() -> None:
+    """Folders may be others by now: what is read from here on is judged by what they are then."""
+    _distrust_folders.cache_clear()
+
+
 @lru_cache(maxsize=256)
 def _distrust_folders(folder: str, _caller: int) -> Why | None:
     for place in {folder, os.path.realpath(folder)}:

@@ -315,3 +315,14 @@ def test_saving_again_and_again_leaves_nothing_behind() -> None:
             assert save(168) < before + 4096
         finally:
             tracemalloc.stop()
+
+
+def test_a_file_in_a_folder_that_others_can_write_by_now_is_not_taken() -> None:
+    with folder() as here:
+        here.put("c1.yaml", [("Container", "c1", {"image": "i1"})])
+        here.path.chmod(0o777)
+        assert not here.again("c1.yaml")
+        here.path.chmod(0o700)
+        here.prepared.whole()
+        (here.path / "c1.yaml").chmod(0o666)
+        assert not here.again("c1.yaml")

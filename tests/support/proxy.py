@@ -19,6 +19,8 @@ class Proxy:
         self.path = path
         self.mode = "pass"
         self.connections = 0
+        self.asked: list[str] = []
+        """Method and path of each request, as they came."""
         self._behind = str(behind)
         self._listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._listening.bind(str(path))
@@ -59,6 +61,8 @@ class Proxy:
             data = one.recv(65536)
             if not data or (one is server and self.mode == "lose"):
                 return False
+            if one is client and (line := data.partition(b"\r\n")[0]).endswith(b" HTTP/1.1"):
+                self.asked.append(line.decode().rpartition(" ")[0])
             if one is client and self.mode == "garble":
                 client.sendall(GARBAGE)
             elif one is server or self.mode in ("pass", "lose"):
