@@ -14,7 +14,7 @@ from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import TABLE
-from reconciler.backends.lxd.observe import Place, observe
+from reconciler.backends.lxd.observe import Place, observe, understood
 from reconciler.backends.lxd.within import Reader
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
@@ -70,7 +70,9 @@ class LxdBackend:
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
         """Read everything, or only what these name, in a constant number of requests."""
         self._images.clear()
-        snapshot = observe(Place(self.client, self.name, self._host, self._spec, self._read), only)
+        client = self.client
+        with understood(client.address):
+            snapshot = observe(Place(client, self.name, self._host, self._spec, self._read), only)
         machine = self._spec["lxd"].get("virtualMachine")
         return snapshot if machine is None else _needing(snapshot, ResourceId("VirtualMachine", machine))
 
@@ -106,7 +108,9 @@ class LxdBackend:
         """What listens in a container that runs."""
         from reconciler.backends.lxd.listening import listening
 
-        return listening(self.client, id.name, self._read)
+        client = self.client
+        with understood(client.address):
+            return listening(client, id.name, self._read)
 
     def watch(self, wake: Wake, stop: Stop) -> None:
         """Tell what LXD tells, and after every gap that anything may have changed."""
@@ -167,7 +171,9 @@ class LxdBackend:
         """As LXD counts it."""
         from reconciler.backends.lxd.vitals import usage
 
-        return usage(self.client)
+        client = self.client
+        with understood(client.address):
+            return usage(client)
 
     def shell(self, id: ResourceId, user: str | None = None) -> int:
         """An interactive shell on our terminal."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from reconciler.backends.lxd import marks
+from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.effects import TABLE
 from reconciler.backends.lxd.marks import Mark
-from reconciler.backends.lxd.observe import observed_container
+from reconciler.backends.lxd.observe import observed_container, understood
 from reconciler.backends.lxd.terms import containers, networks, plain, values
 from reconciler.diff import diff
 from reconciler.effects import find_rule
 from reconciler.model import Change, Effect, Power
+from reconciler.problems import Unreachable
 
 
 def instance(config: dict[str, str] | None = None, status: str = "Running", **more: Any) -> dict[str, Any]:
@@ -267,3 +271,15 @@ def test_what_changes_of_a_profile_do(field: tuple[str, ...], effect: Effect) ->
 @pytest.mark.parametrize("key", ["limits.brand.new", "security.brand.new", "nonsense"])
 def test_a_key_that_nobody_knows_has_no_effect_on_purpose(key: str) -> None:
     assert find_rule(("config", key), TABLE["Container"]) is None
+
+
+@pytest.mark.parametrize("odd", [None, 1, [], "odd", {"odd": 1}, [[]]], ids=repr)
+def test_an_lxd_elsewhere_may_say_anything(odd: Any) -> None:
+    sound = instance({"user.a": "b"}, devices={"a": {"type": "disk", "path": "/a"}})
+    for field in sound:
+        with suppress(Unreachable), understood(Address(url="https://127.0.0.1:1")):
+            observed_container({**sound, field: odd}, "lxd/vm")
+    with pytest.raises(Unreachable, match="makes no sense"), understood(Address(url="https://127.0.0.1:1")):
+        observed_container({}, "lxd/vm")
+    with pytest.raises(KeyError), understood(Address(socket=Path("/local"))):
+        observed_container({}, "lxd/local")
