@@ -111,7 +111,7 @@ class Machines:
                 status = monitor.execute("query-status")["status"]
                 if status == "running":
                     return record
-                if status in ("paused", "suspended"):
+                if status in ("paused", "suspended", "io-error"):
                     monitor.execute("system_wakeup" if status == "suspended" else "cont")
                     return record
             record = stop(folder, record, self.grace, tell)  # half started, or beyond help

@@ -37,9 +37,13 @@ _POWERS = {
     "running": Power.RUNNING,
     "paused": Power.PAUSED,
     "suspended": Power.PAUSED,
+    "io-error": Power.PAUSED,  # it has stopped the guest so that nothing is lost, and can let it go on
     "prelaunch": Power.STOPPED,
     "shutdown": Power.STOPPED,
 }
+_NO_ROOM = Condition(
+    "Disks", False, "IoError", "a disk of it could not be written on this host, so it waits: is there room left?"
+)
 _BASICS: Mapping[str, Command] = {"status": ("query-status", {}), "uuid": ("query-uuid", {})}
 
 
@@ -222,7 +226,10 @@ def _live(seen: Seen, answers: Mapping[str, Any]) -> Observed:
         return _unknown(seen.folder, record, _stranger(record))
     spec = _declared(record)
     reading = read(View(seen.folder, record, spec, answers, seen.word))
-    power = _POWERS.get(answers["status"]["status"], Power.ERROR)
+    status = answers["status"]["status"]
+    power = _POWERS.get(status, Power.ERROR)
+    if status == "io-error":
+        reading = replace(reading, conditions=(*reading.conditions, _NO_ROOM))
     return _observed(seen.folder, record, power, replace(reading, spec={**spec, **reading.spec}))
 
 

@@ -291,6 +291,7 @@ class Daemon:
         if self._places.listens(backend) and ids is None:
             return  # no look has begun yet
         if self.wanted is not None:
+            ids = None if ids is None else [id for id in ids if not self.work.is_futile(id)]
             self.work.queue.add(passes.told(backend, ids, self.wanted.desired), time.monotonic())
 
 

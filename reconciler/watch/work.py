@@ -32,6 +32,7 @@ from reconciler.watch.unattended import Held, Rules, has_ended, is_drift, island
 _GRACE = 20.0
 """Seconds that steps at work get when we are to end."""
 _LOOKS = 16
+_FUTILE = 2
 FOLLOW = 2.0
 """Seconds between two looks at what listens in a guest whose ports are followed: nobody tells of that."""
 
@@ -83,6 +84,10 @@ class Work:
         if self.wanted is None or self.busy or (due is not None and due <= time.monotonic()):
             return False
         return self.board.count("Synced", True) == len(self.wanted.desired)
+
+    def is_futile(self, id: ResourceId) -> bool:
+        """Whether it was made so again and again, and never stayed so: its own doings are events, and hurry nothing."""
+        return id in self._unproved and self.queue.failures(id) > _FUTILE
 
     def want(self, wanted: Wanted, moved: Collection[ResourceId]) -> None:
         """This is wanted from now on; moved: what is wanted otherwise than before, or not any more."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import queue
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
 
 from reconciler.backends.qemu import process
 from reconciler.backends.qemu.backend import QemuBackend
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.watching import OFTEN, POLL
-from reconciler.model import ResourceId
+from reconciler.model import Power, ResourceId, Verb
 from reconciler.watch.inbox import Flag
 from tests.support.qemu import Lab
 
@@ -110,3 +114,30 @@ def test_a_machine_of_before_there_was_such_a_monitor_is_told_by_its_end(lab: La
     with told(lab) as watch:
         process.kill(lab.process(), lab.record())
         watch.until_told()
+
+
+@pytest.mark.proof
+def test_a_guest_whose_disk_has_no_room_waits_and_goes_on_with_nothing_lost(linux: Lab, tmp_path: Path) -> None:
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", str(place)], check=True)
+    try:
+        with (place / "data.raw").open("wb") as file:
+            file.truncate(8 << 20)
+        want = linux.busybox(disks={"data": {"path": str(place / "data.raw"), "format": "raw"}})
+        linux.converge(want)
+        running = linux.process()
+        with told(linux) as watch:
+            watch.until_told()
+            linux.ask("sh", "-c", "(yes | head -c 4194304 >/dev/vda; sync; touch /done) >/dev/null 2>&1 &")
+            while linux.look().power is not Power.PAUSED:
+                watch.until_told()
+        assert ("Disks", False, "IoError") in {(one.type, one.status, one.reason) for one in linux.look().conditions}
+        subprocess.run(["mount", "-o", "remount,size=16m", str(place)], check=True)
+        assert linux.converge(want) == [Verb.UPDATE]
+        assert linux.process() == running
+        linux.ask("sh", "-c", "while ! [ -e /done ]; do sleep 0.1; done")
+        assert (place / "data.raw").read_bytes()[: 4 << 20] == b"y\n" * (2 << 20)
+        linux.delete(want.id)
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
