@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, runtime_checkable
 
@@ -150,6 +150,21 @@ class GuestFiles(Protocol):
         """Delete a file or a link; False when it was not there."""
 
 
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A command for a guest, whose streams are our own stdin, stdout and stderr.
+
+    stdin: whether it reads ours; timeout: seconds that it may take, None: as many as it likes
+    user: the name or number of an account in the guest; root when None
+    """
+
+    words: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stdin: bool = False
+    timeout: float | None = None
+    user: str | None = None
+
+
 class Guests(Protocol):
     """What the guest verbs of the command line need; both backends offer it."""
 
@@ -159,19 +174,8 @@ class Guests(Protocol):
     def logs(self, id: ResourceId, follow: bool) -> Iterator[bytes]:
         """Serial console (VM) or console log (container), as it is; with ``follow`` until the guest ends."""
 
-    def execute(
-        self,
-        id: ResourceId,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        stdin: bool,
-        timeout: float | None,
-        user: str | None = None,
-    ) -> int:
-        """Run a command in the guest on our own stdin, stdout, stderr; its exit code (128+n for signal n).
-
-        user: the name or number of an account in the guest; root when None
-        """
+    def execute(self, id: ResourceId, call: Call) -> int:
+        """Run a command in the guest; its exit code (128+n for signal n)."""
 
     def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
         """The guests that run and that this host reaches directly: their own addresses in its networks."""

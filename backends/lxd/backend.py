@@ -18,7 +18,7 @@ from reconciler.backends.lxd.observe import Place, observe, understood
 from reconciler.backends.lxd.within import Reader
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
-from reconciler.ports import GuestFiles, Settings, Stop, Tell, Usage, Wake
+from reconciler.ports import Call, GuestFiles, Settings, Stop, Tell, Usage, Wake
 from reconciler.problems import BackendError
 from reconciler.sockets import Socket
 
@@ -140,19 +140,11 @@ class LxdBackend:
 
         return follow_console(self._console(id), follow)
 
-    def execute(
-        self,
-        id: ResourceId,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        stdin: bool,
-        timeout: float | None,
-        user: str | None = None,
-    ) -> int:
+    def execute(self, id: ResourceId, call: Call) -> int:
         """Run a command in the container on our own streams; its exit code."""
         from reconciler.backends.lxd.guests import execute
 
-        return execute(self.client, id.name, command, environment, stdin, timeout, user)
+        return execute(self.client, id.name, call)
 
     @contextmanager
     def files(self, id: ResourceId) -> Iterator[GuestFiles]:

@@ -7,7 +7,7 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -20,7 +20,7 @@ from reconciler.backends.lxd.files import Files
 from reconciler.backends.lxd.session import Command, TookTooLong, run
 from reconciler.model import Power
 from reconciler.passing import passing_on
-from reconciler.ports import FILE, FOLDER
+from reconciler.ports import FILE, FOLDER, Call
 from reconciler.problems import Problem, Refused
 
 _SHELL = ["/bin/sh", "-c", 'exec "$(command -v bash || echo /bin/sh)" -l']
@@ -49,31 +49,20 @@ def follow_console(console: Console, follow: bool) -> Iterator[bytes]:
         time.sleep(_POLL)  # nothing tells when more is said
 
 
-def execute(
-    client: Client,
-    name: str,
-    words: Sequence[str],
-    environment: Mapping[str, str],
-    stdin: bool,
-    timeout: float | None,
-    user: str | None = None,
-) -> int:
-    """Run a command on our own stdin, stdout, stderr; its exit code, 124 when it was killed for taking too long.
-
-    user: the name or number of an account in the container; root when None
-    """
+def execute(client: Client, name: str, call: Call) -> int:
+    """Run a command on our own stdin, stdout, stderr; its exit code, 124 when it was killed for taking too long."""
     command = Command(
-        words,
+        call.words,
         out=lambda data: _write(1, data),
         err=lambda data: _write(2, data),
-        environment=environment,
-        stdin=0 if stdin else None,
+        environment=call.environment,
+        stdin=0 if call.stdin else None,
     )
-    if user not in (None, "root", "0"):
-        command = as_account(client, name, str(user), command)
+    if call.user not in (None, "root", "0"):
+        command = as_account(client, name, str(call.user), command)
     try:
         with passing_on() as passing:
-            within = None if timeout is None else Deadline.after(timeout)
+            within = None if call.timeout is None else Deadline.after(call.timeout)
             return run(client, name, replace(command, passing=passing), within)
     except TookTooLong:
         return _TIMED_OUT
@@ -81,7 +70,7 @@ def execute(
         code = _NOT_RUN.get(error.problem.summary)
         if code is None:
             raise
-        _write(2, f"{words[0]}: {error.problem.summary.lower()}\n".encode())
+        _write(2, f"{call.words[0]}: {error.problem.summary.lower()}\n".encode())
         return code
 
 

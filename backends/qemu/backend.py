@@ -12,7 +12,7 @@ from reconciler.backends.qemu.effects import TABLE
 from reconciler.backends.qemu.grace import GRACE, Grace
 from reconciler.effects import Table
 from reconciler.model import QEMU, Condition, Desired, Observed, ResourceId, Snapshot, Step
-from reconciler.ports import GuestFiles, Settings, Stop, Tell, Usage, Wake
+from reconciler.ports import Call, GuestFiles, Settings, Stop, Tell, Usage, Wake
 from reconciler.problems import Locked, Problem, Refused
 from reconciler.sockets import Socket
 
@@ -87,19 +87,11 @@ class QemuBackend:
 
         return logs(self.settings, id, follow)
 
-    def execute(
-        self,
-        id: ResourceId,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        stdin: bool,
-        timeout: float | None,
-        user: str | None = None,
-    ) -> int:
+    def execute(self, id: ResourceId, call: Call) -> int:
         """Run a command in the guest; its exit code."""
         from reconciler.backends.qemu.console import execute
 
-        return execute(self.settings, id, command, environment, stdin, timeout, user)
+        return execute(self.settings, id, call)
 
     @contextmanager
     def files(self, id: ResourceId) -> Iterator[GuestFiles]:

@@ -15,7 +15,7 @@ from reconciler.backends.qemu.folders import Folder, folder_of
 from reconciler.backends.qemu.records import Record, load
 from reconciler.model import ResourceId
 from reconciler.passing import passing_on
-from reconciler.ports import Settings
+from reconciler.ports import Call, Settings
 from reconciler.problems import Problem, Refused
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -38,32 +38,24 @@ def logs(settings: Settings, id: ResourceId, follow: bool) -> Iterator[bytes]:
                 return
 
 
-def execute(
-    settings: Settings,
-    id: ResourceId,
-    command: Sequence[str],
-    environment: Mapping[str, str],
-    stdin: bool,
-    timeout: float | None,
-    user: str | None = None,
-) -> int:
+def execute(settings: Settings, id: ResourceId, call: Call) -> int:
     """Run a command in the guest: through its agent when it answers, else in the shell on its serial console.
 
     Its exit code; 127 when there is no such program, 126 when it may not be run.
-    user: the name or number of an account in the guest; root when None
     """
     folder = _running(settings, id)
     if not is_answering(folder.agent, str(id), _AGENT):
-        if stdin or user is not None:
-            hint, what = "install qemu-guest-agent in the guest", "input" if stdin else "--user"
+        if call.stdin or call.user is not None:
+            hint, what = "install qemu-guest-agent in the guest", "input" if call.stdin else "--user"
             raise Refused(Problem(f"{what} needs a guest agent, and none answers", subject=str(id), hint=hint))
-        return serial.run(folder.serial, str(id), command, environment, timeout)
-    given = sys.stdin.buffer.read() if stdin else b""
+        return serial.run(folder.serial, str(id), call.words, call.environment, call.timeout)
+    given = sys.stdin.buffer.read() if call.stdin else b""
+    words, environment = call.words, call.environment
     try:
         with passing_on() as passing, Agent(folder.agent, str(id)) as agent:
-            if user not in (None, "root", "0"):
-                command, environment = _as_account(agent, id, str(user), command, environment)
-            done = agent.run(command, timeout, environment, given, passing.take)
+            if call.user not in (None, "root", "0"):
+                words, environment = _as_account(agent, id, str(call.user), words, environment)
+            done = agent.run(words, call.timeout, environment, given, passing.take)
     except NotRun as error:
         done = Finished(error.code, b"", f"{error.problem}\n".encode())
     _show(done)

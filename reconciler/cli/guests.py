@@ -12,7 +12,7 @@ from reconciler.cli.screen import tell
 from reconciler.cli.session import ANY_ENVIRONMENT
 from reconciler.model import GUESTS, Observed
 from reconciler.paths import state_dir
-from reconciler.ports import Guests
+from reconciler.ports import Call, Guests
 from reconciler.problems import Problem, UsageError
 from reconciler.view.text import clean, line
 
@@ -80,7 +80,8 @@ def _execute(guests: Guests, one: Observed, arguments: argparse.Namespace) -> in
     if broken:
         raise UsageError(Problem(f"--env: expected KEY=VALUE, got {broken[0]!r}"))
     environment = dict(word.split("=", 1) for word in arguments.env)
-    return guests.execute(one.id, arguments.command, environment, arguments.stdin, arguments.timeout, arguments.user)
+    call = Call(arguments.command, environment, arguments.stdin, arguments.timeout, arguments.user)
+    return guests.execute(one.id, call)
 
 
 def _shell(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:

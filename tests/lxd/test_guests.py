@@ -19,6 +19,7 @@ import pytest
 from reconciler.backends.lxd import session
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.model import Outcome, Power, ResourceId, Result, Verb
+from reconciler.ports import Call
 from reconciler.problems import Refused
 from tests.support.lxd import Lab
 
@@ -201,14 +202,14 @@ def test_logs_show_the_console_however_often_they_are_read(lab: Lab) -> None:
 def test_exec_gives_the_exit_code(lab: Lab, words: list[str], code: int) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))
-    assert lab.backend.execute(ResourceId("Container", name), words, {}, False, 20) == code
+    assert lab.backend.execute(ResourceId("Container", name), Call(words, timeout=20)) == code
 
 
 def test_exec_streams_environment_and_input(lab: Lab, capfd: pytest.CaptureFixture[str]) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))
     words = ["sh", "-c", 'echo "$GREETING"; echo oops >&2']
-    assert lab.backend.execute(ResourceId("Container", name), words, {"GREETING": "hi"}, False, 20) == 0
+    assert lab.backend.execute(ResourceId("Container", name), Call(words, {"GREETING": "hi"}, timeout=20)) == 0
     captured = capfd.readouterr()
     assert (captured.out, captured.err) == ("hi\n", "oops\n")
 
@@ -236,7 +237,7 @@ def test_quick_commands_lose_nothing(lab: Lab) -> None:
 def test_exec_that_takes_too_long_is_killed(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))
-    assert lab.backend.execute(ResourceId("Container", name), ["sleep", "4321"], {}, False, 0.5) == 124
+    assert lab.backend.execute(ResourceId("Container", name), Call(["sleep", "4321"], timeout=0.5)) == 124
     assert "sleep 4321" not in lab.inside(name, "ps")
 
 
@@ -244,7 +245,7 @@ def test_exec_in_a_stopped_container_is_refused(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name, power="stopped"))
     with pytest.raises(Refused, match="not running"):
-        lab.backend.execute(ResourceId("Container", name), ["true"], {}, False, 5)
+        lab.backend.execute(ResourceId("Container", name), Call(["true"], timeout=5))
 
 
 SHELL = """

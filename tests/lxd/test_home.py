@@ -11,6 +11,7 @@ from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.files import Files
 from reconciler.model import Outcome, ResourceId, Result, Step, Verb
+from reconciler.ports import Call
 from reconciler.problems import Refused
 from tests.support.lxd import Crash, Lab, crash_at
 
@@ -229,7 +230,7 @@ def test_files_says_what_is_there(lab: Lab) -> None:
 def as_somebody(
     lab: Lab, capfd: pytest.CaptureFixture[str], name: str, user: str, *words: str
 ) -> tuple[int, list[str]]:
-    code = lab.backend.execute(ResourceId("Container", name), words, {"X": "y"}, False, 20, user)
+    code = lab.backend.execute(ResourceId("Container", name), Call(words, {"X": "y"}, timeout=20, user=user))
     return code, capfd.readouterr().out.split()
 
 

@@ -20,6 +20,7 @@ from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.readiness import addresses
 from reconciler.cli.copying import pull, push
 from reconciler.model import Desired, ResourceId, Verb
+from reconciler.ports import Call
 from reconciler.problems import Interrupted, Refused, Unreachable
 from tests.support.qemu import IDLE_SAYS, Lab, files
 
@@ -159,7 +160,7 @@ def test_conditions_of_a_vm_that_is_down_are_not_known(lab: Lab) -> None:
 
 
 def executed(lab: Lab, capfdbinary: pytest.CaptureFixture[bytes], *words: str, **environment: str) -> tuple[int, bytes]:
-    code = lab.backend.execute(VM, words, environment, False, 15.0)
+    code = lab.backend.execute(VM, Call(words, environment, timeout=15.0))
     return code, capfdbinary.readouterr().out
 
 
@@ -168,21 +169,21 @@ def test_exec_through_the_agent(linux: Lab, capfdbinary: pytest.CaptureFixture[b
     assert executed(linux, capfdbinary, "sh", "-c", 'echo "$A"; exit 7', A="b c") == (7, b"b c\n")
     assert executed(linux, capfdbinary, "sh", "-c", "kill -9 $$")[0] == 137
     assert executed(linux, capfdbinary, "head", "-c", "300000", "/dev/zero") == (0, bytes(300_000))
-    assert linux.backend.execute(VM, ["no-such-program"], {}, False, 15.0) == 127
+    assert linux.backend.execute(VM, Call(["no-such-program"], timeout=15.0)) == 127
     assert capfdbinary.readouterr() == (b"", b"VirtualMachine/vm: no-such-program: No such file or directory\n")
-    assert linux.backend.execute(VM, ["/etc/passwd"], {}, False, 15.0) == 126
+    assert linux.backend.execute(VM, Call(["/etc/passwd"], timeout=15.0)) == 126
     assert capfdbinary.readouterr() == (b"", b"VirtualMachine/vm: /etc/passwd: Permission denied\n")
     script = ["sh", "-c", 'id -u; echo "$A:$HOME:$1"; exit 7', "x", "a 'b"]
     for who in ("daemon", "1"):
-        assert linux.backend.execute(VM, script, {"A": "b c"}, False, 15.0, who) == 7
+        assert linux.backend.execute(VM, Call(script, {"A": "b c"}, timeout=15.0, user=who)) == 7
         assert capfdbinary.readouterr().out == b"1\nb c:/:a 'b\n"
     with pytest.raises(Refused, match="there is no account"):
-        linux.backend.execute(VM, ["true"], {}, False, 15.0, "daemon; id")
+        linux.backend.execute(VM, Call(["true"], timeout=15.0, user="daemon; id"))
     came = iter([(), (15,)])
     with Agent(linux.folder().agent, "vm") as agent:
         assert agent.run(["sleep", "30"], 15, signals=lambda: next(came, ())).code == 143
     with pytest.raises(Interrupted, match="did not end within"):
-        linux.backend.execute(VM, ["sleep", "30"], {}, False, 0.5)
+        linux.backend.execute(VM, Call(["sleep", "30"], timeout=0.5))
 
 
 def test_files_go_in_and_out_through_the_agent(linux: Lab, tmp_path: Path) -> None:
@@ -219,10 +220,10 @@ def test_exec_over_the_serial_console(linux: Lab, capfdbinary: pytest.CaptureFix
 def test_exec_where_nobody_answers(lab: Lab) -> None:
     lab.converge(lab.idle())
     with pytest.raises(Refused, match="neither a guest agent nor a shell"):
-        lab.backend.execute(VM, ["true"], {}, False, 1.0)
+        lab.backend.execute(VM, Call(["true"], timeout=1.0))
     lab.converge(lab.idle(power="stopped"))
     with pytest.raises(Refused, match="not running"):
-        lab.backend.execute(VM, ["true"], {}, False, 1.0)
+        lab.backend.execute(VM, Call(["true"], timeout=1.0))
 
 
 def test_what_a_vm_takes_is_what_its_qemu_takes(lab: Lab) -> None:
