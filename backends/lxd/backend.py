@@ -10,11 +10,11 @@ from functools import partial
 
 from reconciler.backends.lxd import liveness
 from reconciler.backends.lxd.address import Address, resolve_address
-from reconciler.backends.lxd.client import Client
+from reconciler.backends.lxd.client import Client, understood
 from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import TABLE
-from reconciler.backends.lxd.observe import Place, observe, understood
+from reconciler.backends.lxd.observe import Place, observe
 from reconciler.backends.lxd.within import Reader
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from reconciler.backends.lxd.client import Client, Missing
+from reconciler.backends.lxd.client import Client, Missing, understood
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.session import capture
 from reconciler.ports import FILE, FOLDER, LINK, OTHER, Entry
@@ -47,9 +47,10 @@ class Files:
             headers = self._client.head(*self._place, within=self._within, path=path)
         except Missing:
             return None
-        numbers = (int(headers.get(f"x-lxd-{name}", "0")) for name in ("uid", "gid"))
         type = _TYPES.get(headers.get("x-lxd-type", "file"), OTHER)
-        return Entry(type, int(headers.get("x-lxd-mode", "0"), 8) & 0o7777, *numbers)
+        with understood(self._client.address):
+            uid, gid = (int(headers.get(f"x-lxd-{name}", "0")) for name in ("uid", "gid"))
+            return Entry(type, int(headers.get("x-lxd-mode", "0"), 8) & 0o7777, uid, gid)
 
     def read(self, path: str) -> bytes | None:
         """A small file's contents, or where a link leads; None when it is not there. Raises TooMuch: whoever owns it in

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
-from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client import Client, is_missing_project
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import rules_of
@@ -19,7 +17,7 @@ from reconciler.backends.lxd.terms import containers, networks, plain
 from reconciler.backends.lxd.within import Reader, SightWithin, look_within
 from reconciler.diff import diff
 from reconciler.model import LOCAL_HOST, Condition, Observed, ResourceId, Snapshot, Spec
-from reconciler.problems import Problem, Refused, Unreachable
+from reconciler.problems import Refused
 
 KINDS = ("Container", "Image", "Network", "Profile", "StoragePool", "Project", "Volume")
 _INSIDE = frozenset({"Container", "Image", "Network", "Profile", "Volume"})  # what belongs to a project
@@ -59,19 +57,6 @@ def observe(place: Place, only: Collection[ResourceId] | None) -> Snapshot:
     if only is not None:
         found = {id: one for id, one in found.items() if id in only}
     return Snapshot(place.backend, time.time(), found)
-
-
-@contextmanager
-def understood(address: Address) -> Iterator[None]:
-    """An LXD elsewhere (inside of a VM, on another host) may answer anything; what makes no sense is silence. With the
-    one of this host it is our own mistake."""
-    try:
-        yield
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        if address.socket is not None:
-            raise
-        words = f"what LXD at {address} says makes no sense"
-        raise Unreachable(Problem(words, detail=f"{type(error).__name__}: {error}")) from error
 
 
 def host_itself(place: Place) -> Observed:

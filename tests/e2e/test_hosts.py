@@ -18,7 +18,7 @@ NETWORK = f"""\
 apiVersion: reconciler/v1
 kind: Network
 metadata: {{name: {BRIDGE}}}
-spec: {{type: bridge, ipv4: {{address: 10.77.7.1/24, nat: false}}, deletionPolicy: delete}}
+spec: {{type: bridge, ipv4: {{address: 10.77.7.1/24, nat: false}}, ipv6: {{address: none}}, deletionPolicy: delete}}
 """
 CARD = {"eth0": {"type": "nic", "network": BRIDGE, "name": "eth0"}}
 

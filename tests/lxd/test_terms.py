@@ -10,9 +10,10 @@ import pytest
 
 from reconciler.backends.lxd import marks
 from reconciler.backends.lxd.address import Address
+from reconciler.backends.lxd.client import understood
 from reconciler.backends.lxd.effects import TABLE
 from reconciler.backends.lxd.marks import Mark
-from reconciler.backends.lxd.observe import observed_container, understood
+from reconciler.backends.lxd.observe import observed_container
 from reconciler.backends.lxd.terms import containers, networks, plain, values
 from reconciler.diff import diff
 from reconciler.effects import find_rule

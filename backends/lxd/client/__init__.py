@@ -26,6 +26,7 @@ from reconciler.backends.lxd.client.answers import (
     each,
     is_missing_project,
     understand,
+    understood,
 )
 from reconciler.backends.lxd.client.local import LocalTalk
 from reconciler.backends.lxd.deadline import Deadline
@@ -34,7 +35,17 @@ from reconciler.problems import Interrupted, Problem, Refused
 if TYPE_CHECKING:
     from reconciler.backends.lxd.client.remote import RemoteTalk
 
-__all__ = ["ONE_REQUEST", "Client", "Conflicting", "Missing", "Raced", "Reply", "TooMuch", "is_missing_project"]
+__all__ = [
+    "ONE_REQUEST",
+    "Client",
+    "Conflicting",
+    "Missing",
+    "Raced",
+    "Reply",
+    "TooMuch",
+    "is_missing_project",
+    "understood",
+]
 
 ONE_REQUEST = 30.0
 """Seconds that a request may take which does no work in the background."""

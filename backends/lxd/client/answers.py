@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reconciler.backends.lxd.address import Address
 from reconciler.problems import Interrupted, Problem, Refused, Unreachable
 
 NOT_FOUND = 404
@@ -114,6 +115,19 @@ def refusal(status: int, message: str, what: str) -> Refused | Unreachable | Int
     if status in (401, 403):
         return Refused(Problem(message, hint="this LXD does not trust the client certificate: see doctor"))
     return Refused(problem)
+
+
+@contextmanager
+def understood(address: Address) -> Iterator[None]:
+    """An LXD elsewhere (inside of a VM, on another host) may answer anything; what makes no sense is silence. With the
+    one of this host it is our own mistake."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        if address.socket is not None:
+            raise
+        words = f"what LXD at {address} says makes no sense"
+        raise Unreachable(Problem(words, detail=f"{type(error).__name__}: {error}")) from error
 
 
 def is_missing_project(error: Refused) -> bool:
