@@ -178,8 +178,9 @@ def recipes(made: Mapping[str, Template]) -> dict[str, Any]:
 
 
 def _run(command: list[str], data: bytes, folder: str) -> tuple[int, bytes]:
-    """Without a shell, a fixed PATH, in a group of its own, so that nothing of it outlives the time limit."""
-    running = subprocess.Popen(
+    """Without a shell, a fixed PATH, in a group of its own, so that nothing of it outlives the time limit. What has
+    left the group (an agent that it started) may hold its output open: that is not waited for."""
+    with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -187,14 +188,13 @@ def _run(command: list[str], data: bytes, folder: str) -> tuple[int, bytes]:
         cwd=folder,
         env={**os.environ, "PATH": _PATH},
         start_new_session=True,
-    )
-    try:
-        output, _ = running.communicate(data, timeout=_TIMEOUT)
-    except BaseException:
-        os.killpg(running.pid, signal.SIGKILL)
-        running.communicate()
-        raise
-    return running.returncode, output
+    ) as running:
+        try:
+            output, _ = running.communicate(data, timeout=_TIMEOUT)
+        except BaseException:
+            os.killpg(running.pid, signal.SIGKILL)
+            raise
+        return running.returncode, output
 
 
 def _placed(generator: Generator, problem: Problem) -> Problem:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reconciler import manifest
+from reconciler import manifest, secrets
 from reconciler.composition import Generator
 from reconciler.policy import Policy
 from reconciler.problems import ManifestError
@@ -141,3 +142,13 @@ def test_whether_they_may_be_had_is_asked_without_having_them(folder: Path) -> N
     ):
         with pytest.raises(ManifestError, match=words):
             dry(source, "x")
+
+
+def test_what_a_command_leaves_running_is_not_waited_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(secrets, "_TIMEOUT", 0.5)
+    script = "setsid sh -c 'echo $$ >pid; exec sleep 300' & until [ -s pid ]; do :; done"
+    try:
+        with pytest.raises(ManifestError, match="took longer than"):
+            ask(folder, {"command": ["sh", "-c", script]}, secret_commands=("*",))
+    finally:
+        os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
