@@ -37,7 +37,8 @@ MARK = "printf marked | dd of=$(dev own) bs=512 conv=sync oflag=direct 2>/dev/nu
 IDS = {"VirtualMachine": "vm", "Disk": "data", "Image": "second"}
 WHICH = "cat /etc/which 2>/dev/null || echo none"
 TOLD = "cat /run/told"
-SIZE = "cat /sys/class/block/$(basename $(dev data))/size"
+SIZE = "cat /sys/class/block/$(basename $(dev data))/size 2>/dev/null; true"
+READ_ONLY = "cat /sys/class/block/$(basename $(dev data))/ro 2>/dev/null; true"
 CARDS = "cat /sys/class/net/e*/address 2>/dev/null; true"
 PRODUCTS = "cat /sys/bus/usb/devices/*/product 2>/dev/null | grep -v Controller; true"
 ORDER = r"""
@@ -211,9 +212,7 @@ MACHINE: Mapping[str, Proof] = {
         effect=Effect.IMPOSSIBLE,
     ),
     "disks.*.path": Proof(_by_path("one"), _by_path("two"), "text data", ("one", "two")),
-    "disks.*.readOnly": Proof(
-        _by_path("one"), _by_path("one", readOnly=False), "cat /sys/class/block/$(basename $(dev data))/ro", ("1", "0")
-    ),
+    "disks.*.readOnly": Proof(_by_path("one"), _by_path("one", readOnly=False), READ_ONLY, ("1", "0")),
     "disks.*.disk": Proof(_attached("one"), _attached("two"), "text data", ("one", "two"), (_written, _written)),
     "disks.*.mount": Proof(_attached(), _attached(mount="/data"), MOUNTED, ("0", "1"), (_disk(), _disk())),
     "bootOrder": Proof(
@@ -334,7 +333,7 @@ DISK: Mapping[str, Proof] = {
     "readOnly": Proof(
         _attached(),
         _attached(readOnly=True),
-        "cat /sys/class/block/$(basename $(dev data))/ro",
+        READ_ONLY,
         ("0", "1"),
         (_disk(size=2 * MIB), _disk(size=2 * MIB, readOnly=True)),
     ),
