@@ -134,7 +134,7 @@ class Watcher:
                 self._follow(folder, one)
                 moved |= set() if fresh else {name}
             if one.ours and one.handle is not None and one.listener is None:
-                with suppress(BackendError):  # not there yet, or never: tried again with the next poll
+                with suppress(BackendError, OSError):  # not there yet, or never, or we have too much open: tried again
                     one.listener = Listener(folder.events, str(_id(name)))
             if one.settle(now):
                 moved.add(name)

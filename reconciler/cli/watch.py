@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import sys
 from contextlib import AbstractContextManager, ExitStack
@@ -25,9 +26,12 @@ from reconciler.watch.places import Opener
 from reconciler.watch.runs import Kept, Runs
 from reconciler.watch.source import FolderSource, Source
 
+_FILES = 16384
+
 
 def run(arguments: argparse.Namespace) -> int:
     """Until told to stop; 0 then, whatever the guests do meanwhile."""
+    _have_room()
     inbox = Inbox()
     source = _source(arguments, inbox)
     state = private_dir(state_dir())
@@ -58,6 +62,14 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(DONE)
     return DONE
+
+
+def _have_room() -> None:
+    """Two files are open for each VM that runs: more than the thousand that a process gets unasked."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    room = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < room:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (room, hard))
 
 
 def _serve_metrics(daemon: Daemon, where: str | None) -> None:
