@@ -21,7 +21,7 @@ from reconciler.backends.qemu.emulation import DRIVERS, device_of
 from reconciler.model import Desired, Effect, Result, Verb
 from reconciler.problems import Refused
 from reconciler.resolution.through import EMULATED
-from tests.support.qemu import MIB, Lab
+from tests.support.qemu import MIB, QUICK, Lab
 
 TABLET, LINE = {"emulate": {"driver": "usb-tablet"}}, {"emulate": {"driver": "usb-serial", "serial": "A1"}}
 EDU = {"emulate": {"driver": "edu"}}
@@ -149,6 +149,7 @@ def test_pci_devices_come_and_go_while_the_guest_runs(linux: Lab) -> None:
 
 def test_a_guest_that_does_not_let_go_is_a_named_problem_and_no_hang(lab: Lab) -> None:
     lab.converge(lab.idle(devices={"edu": EDU}))
+    lab.grace = replace(QUICK, device=1.0)  # a guest that never will
     problem = lab.fail(lab.idle())
     assert problem.summary.startswith("device-edu: the guest did not let go of it within")
     assert "a restart takes it out for sure" in str(problem.hint)

@@ -15,7 +15,7 @@ from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.plugging import forwards
 from reconciler.model import Desired, Effect, Verb
 from reconciler.problems import Refused
-from tests.support.qemu import MIB, Lab
+from tests.support.qemu import MIB, QUICK, Lab
 
 T = TypeVar("T")
 USER = {"type": "user", "model": "virtio-net-pci"}
@@ -171,6 +171,7 @@ def test_a_guest_that_does_not_let_go_is_a_problem_and_no_hang(lab: Lab) -> None
     disks = {"data": DISK}
     vm = lab.idle(disks=disks)
     lab.converge(vm)
+    lab.grace = replace(QUICK, device=1.0)  # a guest that never will
     problem = lab.fail(lab.idle())
     assert "disk-data: the guest did not let go of it within" in problem.summary
     assert lab.verbs(lab.idle()) == [Verb.UPDATE]  # not forgotten

@@ -54,6 +54,7 @@ class Lab:
     environment: str = ENVIRONMENT
     told: list[str] = field(default_factory=list)
     timeout: float = 60.0
+    grace: Grace = QUICK
 
     @property
     def settings(self) -> Settings:
@@ -61,7 +62,7 @@ class Lab:
 
     @property
     def backend(self) -> QemuBackend:
-        return QemuBackend(self.settings, QUICK)
+        return QemuBackend(self.settings, self.grace)
 
     def idle(self, name: str = "vm", **spec: Any) -> Desired:
         """A wanted VM that needs no kernel and takes no notice of its power button."""
