@@ -84,10 +84,11 @@ def _line(command: Sequence[str], environment: Mapping[str, str], token: str, su
 def _relay(sock: socket.socket, token: str, subject: str, timeout: float | None) -> int:
     """Show what lies between the two marks; the exit code that stands in the second."""
     deadline = None if timeout is None else time.monotonic() + timeout
-    begin, end = re.compile(f"{token}-begin\r?\n".encode()), re.compile(f"{token}-end ([0-9]+)\r?\n".encode())
+    begin, end = re.compile(f"{token}-begin\r?\n".encode()), re.compile(f"{token}-end ([0-9]{{1,3}})\r?\n".encode())
     kept = len(token) + 64  # a mark may have arrived in part
     buffer = bytearray()
     while not (found := begin.search(buffer)):
+        del buffer[:-kept]
         buffer += _more(sock, deadline, subject)
     del buffer[: found.end()]
     while not (found := end.search(buffer)):

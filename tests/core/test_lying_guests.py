@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ import pytest
 from reconciler import accounts
 from reconciler.accounts import Account
 from reconciler.backends.lxd import session, within
-from reconciler.backends.qemu import readiness
+from reconciler.backends.qemu import readiness, serial
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.agent_files import AgentFiles
 from reconciler.backends.qemu.folders import folder_of
@@ -158,3 +159,29 @@ def test_a_file_is_private_before_there_is_anything_in_it(tmp_path: Path) -> Non
     with agent(place, answer), Agent(place, "vm") as one:
         AgentFiles(one).write("/root/key", io.BytesIO(b"secret"), 0o600, 0, 0)
     assert asked == ["chown", "chmod", "guest-file-write"]
+
+
+def test_a_console_may_say_anything_around_what_a_command_says(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def console(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            while b"-begin" not in (heard := connection.recv(65536)):
+                for token in re.findall(rb"([0-9a-f]{16}) -here", heard):
+                    connection.sendall(token + b"-here\n")
+            [token] = set(re.findall(rb"([0-9a-f]{16}) -begin", heard))
+            connection.sendall(bytes(1 << 20) + token + b"-begin\nout\n")
+            connection.sendall(token + b"-end " + b"9" * 5000 + b"\n" + token + b"-end 7\n")
+            connection.recv(1)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "serial"))
+        server.listen()
+        thread = threading.Thread(target=console, args=(server,))
+        thread.start()
+        try:
+            assert serial.run(tmp_path / "serial", "vm", ["true"], {}, 10.0) == 7
+        finally:
+            thread.join()
+    assert capfdbinary.readouterr().out.startswith(b"out\n")
