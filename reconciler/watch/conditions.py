@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from reconciler.attachments import place
 from reconciler.model import GUESTS, Condition, Desired, Observed, Outcome, Power, ResourceId, Result, Step, Verb
 from reconciler.watch.unattended import Held
 
@@ -118,6 +119,25 @@ def of_step(
         pending,
         _NOT_HELD,
     ]
+
+
+def of_attachment(
+    id: ResourceId, guests: Iterable[tuple[Step, Observed | None]], held: Mapping[ResourceId, Held]
+) -> list[Condition]:
+    """Why a Share, Device or PortForward is not as declared: a guest has not got it so. Nothing where all have.
+
+    It has no steps of its own that would say so. guests: the step of each and how it is; None: it is not there.
+    """
+    for step, seen in guests:
+        lacks = seen is None or any(change.path[:2] == place(step.id.kind, id) for change in step.changes)
+        if not lacks or step.verb is Verb.NOOP:
+            continue
+        why = held.get(step.id)
+        reason, words = (why.reason, why.message) if why is not None else ("Progressing", step.reason)
+        words = f"{step.id}: {words}"
+        states = (("Ready", False), ("Synced", False), ("Held", why is not None))
+        return [Condition(type, status, reason, words) for type, status in states]
+    return []
 
 
 def of_outcome(outcome: Outcome) -> list[Condition]:

@@ -13,14 +13,14 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-from reconciler.model import Desired, Outcome, ResourceId, Result, Step, Verb, World
+from reconciler.model import ATTACHMENTS, GUESTS, Condition, Outcome, ResourceId, Result, Step, Verb
 from reconciler.planning.following import is_followed
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.queue import WorkQueue
 from reconciler.resolution import Bonds
 from reconciler.watch import passes
-from reconciler.watch.conditions import Board, Look, of_outcome, of_step
+from reconciler.watch.conditions import Board, Look, of_attachment, of_outcome, of_step
 from reconciler.watch.inbox import Inbox
 from reconciler.watch.journal import Journal
 from reconciler.watch.meter import Meter
@@ -149,12 +149,12 @@ class Work:
 
     def _looked(self, looked: Looked, name: str) -> None:
         self._looking.discard(name)
-        about, world = looked.about, looked.world
+        about = looked.about
         steps = {step.id: step for step in looked.plan.steps}
         for id in about.keys - steps.keys():
             self._done(id)
         for step in looked.plan.steps:
-            self._judge(step, about.wanted.desired.get(step.id), world, looked.held)
+            self._judge(step, looked, steps)
             if step.id in about.keys and step.verb in (Verb.NOOP, Verb.HOLD):
                 self._settled(step, looked.held.get(step.id))
         for id, why in looked.held.items():
@@ -167,13 +167,18 @@ class Work:
             self.journal.tell("DeletionGuard", looked.plan.blocker.summary, warning=True)
         self._send_parked()
 
-    def _judge(self, step: Step, want: Desired | None, world: World, held: Mapping[ResourceId, Held]) -> None:
+    def _judge(self, step: Step, looked: Looked, steps: Mapping[ResourceId, Step]) -> None:
+        want, world, held = looked.about.wanted.desired.get(step.id), looked.world, looked.held
         if self.wanted is None or step.id not in self.wanted.desired or step.id in self._working_elsewhere(step):
             return
         seen, snapshot = world.find(step.backend, step.id), world.snapshots.get(step.backend)
         if snapshot is not None and snapshot.problem is None:
             self.board.note(step.id, Look(snapshot.taken, seen.revision if seen is not None else ""))
-        fresh = self.board.put(step.id, of_step(step, want, seen, held), time.time())
+        lacking: list[Condition] = []
+        if want is not None and step.id.kind in ATTACHMENTS and step.verb is Verb.NOOP:
+            guests = [steps[id] for id in want.needs if id in steps and id.kind in GUESTS]
+            lacking = of_attachment(step.id, [(one, world.find(one.backend, one.id)) for one in guests], held)
+        fresh = self.board.put(step.id, lacking or of_step(step, want, seen, held), time.time())
         for one in fresh:
             if (one.type == "Held" and one.status) or (one.type == "RestartPending" and one.status):
                 self.journal.tell(one.reason, one.message, step.id, warning=one.type == "Held")

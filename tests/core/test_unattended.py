@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from reconciler.model import Change, Desired, Effect, Observed, Plan, Power, Res
 from reconciler.model import Condition as Fact
 from reconciler.problems import Problem
 from reconciler.resolution import Bonds
-from reconciler.watch.conditions import Board, of_step
+from reconciler.watch.conditions import Board, of_attachment, of_step
 from reconciler.watch.passes import told, with_attachments, with_users
 from reconciler.watch.unattended import Held, Rules, islands, sort_out, worst_unattended
 
@@ -177,3 +178,20 @@ def test_conditions_keep_since_when() -> None:
     assert board.count("Synced", True) == 1
     board.forget([WEB])
     assert board.count("Synced", True) == board.count("Held", False) == 0 and board.of(WEB) == []
+
+
+def test_what_a_guest_has_not_got_is_not_as_declared() -> None:
+    stick, web = ResourceId("Device", "stick"), seen(wanted()).find(LXD, WEB)
+    lost = Change("add", ("devices", "device-stick"), None, {}, Effect.LIVE)
+    other = Change("change", ("memory", "size"), 1, 2, Effect.LIVE)
+    plugs = step(changes=(lost,))
+    [ready, synced, held] = of_attachment(stick, [(plugs, web)], {})
+    assert (ready.status, synced.status, held.status) == (False, False, False)
+    assert synced.message == "Container/web: fields differ"
+    why = {WEB: Held("Suspended", "moving house")}
+    assert [one.reason for one in of_attachment(stick, [(replace(plugs, verb=Verb.HOLD), web)], why)] == [
+        "Suspended"
+    ] * 3
+    assert of_attachment(stick, [(replace(plugs, changes=(other,)), web)], {}) == []
+    assert of_attachment(stick, [(Step(WEB, LXD, Verb.NOOP, "as declared"), web)], {}) == []
+    assert of_attachment(stick, [(Step(WEB, LXD, Verb.CREATE, "it does not exist"), None)], {})

@@ -85,6 +85,8 @@ def test_what_others_do_to_a_machine_that_runs_is_undone_at_once(place: Place) -
         place.ask("vm", "stop")
         watch.until("DriftReported", vm, "power")
         assert place.ask("vm", "query-status")["status"] == "paused"
+        place.ask("vm", "device_del", id="device-tablet")
+        watch.until("DriftReported", "Device/tablet", "devices.tablet")
         assert place.qemu("vm") == qemu
 
 
