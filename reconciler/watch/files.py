@@ -12,7 +12,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +78,7 @@ class Files:
         self.degraded = ""
         """Why only the poll works; empty when events do."""
         self._wake = wake
+        self._handler = _Handler(self._hear)
         self._lock = threading.Lock()
         self._settling = Settling()
         self._paths: tuple[str, ...] = ()
@@ -95,6 +96,7 @@ class Files:
         """From now on these files and folders matter; what they look like now is known."""
         self._paths = _outermost(paths)
         self._deep = [path for path in self._paths if os.path.isdir(path)]
+        self._handler.follow(self._paths)
         self._read = looks(self._paths)
         self._taken = Changed(None)
         self._arm()
@@ -213,12 +215,12 @@ class Files:
         if wanted == self._watched and (alive or self.degraded):
             return False
         self._stop()
+        self._handler.follow(self._paths)
         self._watched = wanted
         observer = Observer()
-        handler = _Handler(self._hear, self._paths)
         try:
             for folder, (deep, _) in wanted.items():
-                observer.schedule(handler, folder, recursive=deep, event_filter=_TOLD)
+                observer.schedule(self._handler, folder, recursive=deep, event_filter=_TOLD)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", RuntimeWarning)
                 observer.start()
@@ -265,32 +267,35 @@ class _Handler(FileSystemEventHandler):
     """Events of the paths that matter, and of nothing beside them; with each the files that it is about, as far as it
     is plainly about files below a watched folder."""
 
-    def __init__(self, tell: Callable[[FileSystemEvent, Collection[str] | None], None], paths: Collection[str]) -> None:
+    def __init__(self, tell: Callable[[FileSystemEvent, Collection[str] | None], None]) -> None:
         self._tell = tell
+        self.follow(())
+
+    def follow(self, paths: Collection[str]) -> None:
+        """These matter from now on, also to whoever is listening already."""
         self._names = frozenset(os.path.basename(path) for path in paths)
         self._own = frozenset(paths)
         self._deep = {f"{os.path.realpath(path)}{os.sep}": f"{path}{os.sep}" for path in paths if os.path.isdir(path)}
-        self._starts = tuple(self._deep)
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        paths = [str(path) for path in (event.src_path, event.dest_path) if path]
-        if any(path.startswith(self._starts) or self._matters(path) for path in paths):
-            self._tell(event, self._about(paths) if isinstance(event, _OF_FILES) else None)
+        deep, paths = self._deep, [str(path) for path in (event.src_path, event.dest_path) if path]
+        if any(path.startswith(tuple(deep)) or self._matters(path) for path in paths):
+            self._tell(event, self._about(paths, deep) if isinstance(event, _OF_FILES) else None)
 
-    def _about(self, paths: Collection[str]) -> set[str] | None:
+    def _about(self, paths: Collection[str], deep: Mapping[str, str]) -> set[str] | None:
         """The files by the names that they are read by, hidden ones left out; None: not only such files."""
         found: set[str] = set()
         for path in paths:
-            start = next((one for one in self._starts if path.startswith(one)), None)
+            start = next((one for one in deep if path.startswith(one)), None)
             if start is None:
                 if self._matters(path):
                     return None
                 continue
             below = path[len(start) :]
-            own = self._deep[start] + below
+            own = deep[start] + below
             if own in self._own:
                 return None
-            if not f"{os.sep}{below}".count(f"{os.sep}."):
+            if f"{os.sep}." not in f"{os.sep}{below}":
                 found.add(own)
         return found
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from reconciler.watch.client import Client
+from reconciler.watch.files import Changed, Files
 from tests.support.proxy import proxy
 from tests.watch.conftest import Place
 
@@ -57,3 +61,76 @@ def test_passes_without_end_take_no_memory(place: Place, passes: int) -> None:
 
         before = resident(passes // 2)
         assert resident(passes // 2) <= before + (2 << 20)
+
+
+class Saved:
+    """What is said of files below a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._news = threading.Event()
+        self.files = Files(self._news.set)
+
+    def next(self) -> Changed:
+        """What has changed, once that is said."""
+        deadline = time.monotonic() + 20
+        while (changed := self.files.changed()) is None:
+            now = time.monotonic()
+            assert now < deadline, "nothing was said"
+            self._news.wait(max(0.0, min(deadline, self.files.due()) - now))
+            self._news.clear()
+        return changed
+
+    def about(self, *names: str) -> Changed:
+        return Changed(frozenset(str(self.folder / name) for name in names))
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Iterator[Saved]:
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "given").symlink_to("real")
+    for name in ("a.yaml", "deep/b.yaml", ".hidden"):
+        (tmp_path / "real" / name).write_text("one")
+    found = Saved(tmp_path / "given")
+    found.files.watch([str(found.folder), str(found.folder / ".hidden")])
+    yield found
+    found.files.close()
+
+
+def test_what_is_said_of_files_names_them_where_that_is_all(saved: Saved) -> None:
+    folder = saved.folder
+    (folder / ".new").write_text("two")
+    (folder / ".new").replace(folder / "a.yaml")
+    assert saved.next() == saved.about("a.yaml")
+    (folder / "deep" / "b.yaml").write_text("three")
+    (folder / "c.yaml").write_text("new")
+    assert saved.next() == saved.about("deep/b.yaml", "c.yaml")
+    assert not saved.files.moved_on()
+    (folder / "c.yaml").rename(folder / "d.yaml")
+    assert saved.next() == saved.about("c.yaml", "d.yaml")
+    (folder / "d.yaml").unlink()
+    assert saved.next() == saved.about("d.yaml")
+    (folder / ".hidden").write_text("it matters all the same")
+    assert saved.next() == Changed(None)
+
+
+def test_what_is_said_of_folders_may_be_about_anything(saved: Saved) -> None:
+    (saved.folder / "deep").rename(saved.folder / "moved")
+    assert saved.next() == Changed(None)
+    for number in range(100):
+        (saved.folder / f"{number}.yaml").write_text("many")
+    assert saved.next() == Changed(None), "so many that all are looked at"
+    other = saved.folder.parent / "other"
+    other.mkdir()
+    (saved.folder.parent / "next").symlink_to("other")
+    (saved.folder.parent / "next").replace(saved.folder)
+    assert saved.next() == Changed(None)
+
+
+def test_what_changes_while_it_is_read_is_said_once_more(saved: Saved) -> None:
+    (saved.folder / "a.yaml").write_text("two")
+    assert saved.next() == saved.about("a.yaml")
+    (saved.folder / "a.yaml").write_text("three, before it was taken")
+    assert saved.files.moved_on()
+    assert saved.next() == saved.about("a.yaml")
+    assert not saved.files.moved_on()
