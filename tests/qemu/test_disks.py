@@ -310,6 +310,7 @@ def test_a_full_file_system_is_a_clear_no(lab: Lab) -> None:
         shutil.rmtree(tiny)
 
 
+@pytest.mark.proof
 def test_uefi_keeps_its_variables(lab: Lab) -> None:
     want = lab.idle(firmware="uefi", memory={"size": 128 * MIB}, power="paused", ready={"log": "B", "timeout": 50})
     lab.converge(want)

@@ -257,6 +257,7 @@ def test_any_address_of_the_host_will_do(linux: Lab, bridge: str) -> None:
     assert echoed(inside, host=HOST) == b"hello"
 
 
+@pytest.mark.proof
 def test_no_more_connections_than_there_is_room_for(lab: Lab, bridge: str) -> None:
     port = free_port()
     lab.converge(lab.idle(nics=on(bridge), forwards={"web": port_of(port)}))

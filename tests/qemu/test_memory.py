@@ -182,6 +182,7 @@ def test_without_a_most_it_goes_down_and_back_up(linux: Lab) -> None:
     assert linux.inside("cat", BOOT_ID) != boot
 
 
+@pytest.mark.proof
 def test_a_guest_that_uefi_has_booted_follows_too(linux: Lab) -> None:
     def wanted(count: int, size: int) -> Desired:
         ready = {"guestAgent": True, "timeout": 160}

@@ -329,6 +329,7 @@ def test_killed_at_every_command_in_the_guest(linux: Lab, every: int) -> None:
     raise AssertionError("an apply without an end")
 
 
+@pytest.mark.proof
 def test_a_guest_that_dies_while_it_formats(linux: Lab) -> None:
     """Neither blank nor a file system: only because we know that it was blank, it is formatted again."""
     vm, data = linux.busybox(), disk(linux, size=256 * MIB)

@@ -64,6 +64,7 @@ def machine(lab: Lab, name: str = "vm") -> Desired:
     return lab.machine(name, boot=boot, ready={"guestAgent": True, "timeout": 50})
 
 
+@pytest.mark.proof
 def test_several_from_one_file_and_none_from_another(host: Lab, store: tuple[Path, Entry]) -> None:
     wanted = [machine(host, name) for name in NAMES]
     host.converge(image(host), *wanted)
