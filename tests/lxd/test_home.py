@@ -49,7 +49,7 @@ def check_home(lab: Lab, name: str) -> None:
     assert lab.inside(name, "cat", "/etc/locale.conf") == "LANG=de_DE.UTF-8\n"
     assert lab.inside(name, "ls", "/var/lib/systemd/linger") == "ada\n"
     assert lab.inside(
-        name, "sh", "-c", "grep -c ^ada: /etc/passwd /etc/group /etc/shadow; ls /etc/*.reconciler || true"
+        name, "sh", "-c", "exec 2>&1; grep -c ^ada: /etc/passwd /etc/group /etc/shadow; ls /etc/*.reconciler || true"
     ) == ("/etc/passwd:1\n/etc/group:1\n/etc/shadow:1\nls: /etc/*.reconciler: No such file or directory\n")
 
 
