@@ -17,7 +17,7 @@ from typing import Any
 from reconciler import composition, manifest, policy, resolution, validation
 from reconciler.manifest import Document
 from reconciler.model import Desired, ResourceId
-from reconciler.preparation import Wanted, asking, check_policy, compose, surroundings
+from reconciler.preparation import Wanted, asking, check_policy, compose, noting, surroundings
 from reconciler.problems import ManifestError
 from reconciler.resolution import Anew, Resolution
 
@@ -253,16 +253,8 @@ def _files(known: _Known, edit: _Edit, differing: Iterable[ResourceId]) -> froze
 def _noting(around: resolution.Surroundings, rules: policy.Policy, asked: set[str]) -> resolution.Surroundings:
     """The same surroundings, and a note of every file that images and secrets are made of; what else is read is noted
     by whoever resolves."""
-
-    def read(path: str, base: str) -> bytes:
-        asked.add(os.path.join(base, path))
-        return around.read(path, base)
-
-    def stamp(path: str) -> str:
-        asked.add(path)
-        return around.stamp(path)
-
-    return replace(around, stamp=stamp, secret=asking(rules, read))
+    noted = noting(around, asked.add)
+    return replace(around, stamp=noted.stamp, secret=asking(rules, noted.read))
 
 
 def alike(one: Desired | None, other: Desired | None) -> bool:

@@ -48,21 +48,26 @@ def prepare(paths: Sequence[str], stdin: bytes | None = None, secrets: bool = Tr
 def prepare_watched(paths: Sequence[str]) -> Wanted:
     """The same, and which files it was made from."""
     asked: set[str] = set()
-    around = surroundings()
-
-    def read(path: str, base: str) -> bytes:
-        asked.add(os.path.join(base, path))
-        return around.read(path, base)
-
-    def stamp(path: str) -> str:
-        asked.add(path)
-        return around.stamp(path)
-
+    noted = noting(surroundings(), asked.add)
     documents = validation.load_parts(paths)
-    watched = replace(around, read=read, stamp=stamp, secret=asking(policy.load(), read))
+    watched = replace(noted, secret=asking(policy.load(), noted.read))
     wanted = prepare_documents(documents, watched, asked.update)
     marks = {want.mark.file for want in wanted.desired.values() if want.mark is not None}
     return replace(wanted, files=frozenset({*documents.files, *marks, *asked}))
+
+
+def noting(around: resolution.Surroundings, note: Callable[[str], object]) -> resolution.Surroundings:
+    """The same surroundings, and a note of every file that is asked for."""
+
+    def read(path: str, base: str) -> bytes:
+        note(os.path.join(base, path))
+        return around.read(path, base)
+
+    def stamp(path: str) -> str:
+        note(path)
+        return around.stamp(path)
+
+    return replace(around, read=read, stamp=stamp)
 
 
 def prepare_documents(

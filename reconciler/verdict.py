@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from reconciler import composition, policy, resolution, validation
-from reconciler.preparation import asking, prepare_documents, surroundings
+from reconciler import composition, policy, validation
+from reconciler.preparation import asking, noting, prepare_documents, surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,23 +30,10 @@ def verdict(paths: Sequence[str], stdin: bytes | None = None) -> Verdict:
     if (known := documents.recall(question)) is not None:
         return Verdict(known["environment"], tuple(known["resources"]), remembered=True)
     asked: list[str] = []
-    wanted = prepare_documents(documents, replace(_noting(around, asked), secret=asking(rules, around.read, dry=True)))
+    noted = replace(noting(around, asked.append), secret=asking(rules, around.read, dry=True))
+    wanted = prepare_documents(documents, noted)
     found = Verdict(wanted.environment, tuple(str(id) for id in sorted(wanted.desired)))
     composed = any(composition.is_environment(one) for one in documents)
     if not (asked or composed or policy.looks_at_host(wanted.desired.values(), rules)):
         documents.remember(question, {"environment": found.environment, "resources": found.resources})
     return found
-
-
-def _noting(around: resolution.Surroundings, asked: list[str]) -> resolution.Surroundings:
-    """The same surroundings, and a note of every file that was asked for."""
-
-    def read(path: str, base: str) -> bytes:
-        asked.append(path)
-        return around.read(path, base)
-
-    def stamp(path: str) -> str:
-        asked.append(path)
-        return around.stamp(path)
-
-    return resolution.Surroundings(read, stamp, around.remotes)

@@ -50,13 +50,16 @@ _MANY = 1000
 for us and loses the rest without a word to whoever reads them through the library."""
 _GLANCE = 5.0
 """Seconds between two looks whether the watched folders are the same still, and the watching thread alive."""
-_TOLD: list[type[FileSystemEvent]] = [
+_OF_FILES = (
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
     FileModifiedEvent,
     FileMovedEvent,
     FileAttribEvent,
+)
+_TOLD: list[type[FileSystemEvent]] = [
+    *_OF_FILES,
     DirCreatedEvent,
     DirDeletedEvent,
     DirMovedEvent,
@@ -253,14 +256,6 @@ def _outermost(paths: Collection[str]) -> tuple[str, ...]:
 
 _OTHERWISE: Entry = (0, 0, -1, 0)
 """What nothing looks like."""
-_OF_FILES = (
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileAttribEvent,
-)
 
 
 class _Handler(FileSystemEventHandler):
