@@ -36,7 +36,10 @@ def crashes(lab: Lab, want: Desired | list[Desired], write: int, replied: bool) 
     return bool(died)
 
 
-@pytest.mark.parametrize("replied", [False, True], ids=["before sending", "reply lost"])
+@pytest.mark.parametrize(
+    "replied",
+    [pytest.param(False, id="before sending"), pytest.param(True, id="reply lost", marks=pytest.mark.proof)],
+)
 def test_a_creation_cut_off_at_any_write_is_finished(lab: Lab, replied: bool) -> None:
     for write in range(1, MANY):
         name = lab.lxd.name()
