@@ -82,21 +82,22 @@ def expect(path: Path, subject: str) -> None:
 
 def _keep(path: Path, sock: socket.socket, since: float) -> None:
     """For whoever in this process asks next; soon closed, so that others can ask."""
+    kept = (sock, since)
     with _keeping:
-        before, _kept[path] = _kept.get(path), (sock, since)
+        before, _kept[path] = _kept.get(path), kept
     if before is not None:
         before[0].close()
-    timer = Timer(_KEPT_FOR, _let_go, (path, sock))
+    timer = Timer(_KEPT_FOR, _let_go, (path, kept))
     timer.daemon = True
     timer.start()
 
 
-def _let_go(path: Path, sock: socket.socket) -> None:
+def _let_go(path: Path, kept: tuple[socket.socket, float]) -> None:
     with _keeping:
-        if _kept.get(path, (None,))[0] is not sock:
-            return  # it is in use again
+        if _kept.get(path) is not kept:
+            return  # it is in use again, or was, and has a later end
         del _kept[path]
-    sock.close()
+    kept[0].close()
 
 
 class Agent:

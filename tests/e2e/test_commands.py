@@ -89,8 +89,11 @@ def test_a_person_at_a_terminal_is_asked_and_may_say_no(place: Place) -> None:
     place.ok("delete", "--yes", file)
 
 
-def at_terminal(place: Place, words: list[str], prompt: str, answer: str) -> tuple[str, int]:
-    """Run a command on a pseudo-terminal and answer once it asks; what it said, and its exit code."""
+def at_terminal(place: Place, words: list[str], *dialogue: str) -> tuple[str, int]:
+    """Run a command on a pseudo-terminal; what it said, and its exit code.
+
+    dialogue: what it is to say, then what is answered to that, and so on
+    """
     ours, theirs = os.openpty()
     told = b""
     with subprocess.Popen(
@@ -98,11 +101,15 @@ def at_terminal(place: Place, words: list[str], prompt: str, answer: str) -> tup
     ) as process:
         os.close(theirs)
         try:
-            while prompt.encode() not in told and select.select([ours], [], [], 30)[0]:
+            heard = 0
+            for prompt, answer in zip(dialogue[::2], dialogue[1::2], strict=True):
+                while prompt.encode() not in told[heard:] and select.select([ours], [], [], 60)[0]:
+                    told += os.read(ours, 4096)
+                heard = len(told)
+                os.write(ours, f"{answer}\n".encode())
+            while select.select([ours], [], [], 60)[0]:
                 told += os.read(ours, 4096)
-            os.write(ours, f"{answer}\n".encode())
-            while select.select([ours], [], [], 30)[0]:
-                told += os.read(ours, 4096)
+            raise AssertionError(f"it neither ends nor says anything more: {told!r}")
         except OSError:  # the other side is closed: it has ended
             code = process.wait(30)
         finally:

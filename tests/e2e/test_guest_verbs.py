@@ -69,12 +69,10 @@ def test_signals_reach_the_command(place: Place, number: signal.Signals) -> None
 def test_a_shell_is_the_declared_users(place: Place) -> None:
     file = place.write("web.yaml", IMAGE + container("web", user={"name": "ada", "uid": 1234}))
     place.ok("apply", file)
-    for words, who in (
-        (["local/web"], "1234:/home/ada"),
-        (["web", "--root"], "0:/root"),
-        (["web", "-u", "nobody"], ""),
-    ):
-        told, code = at_terminal(place, ["shell", *words], "@web:", "echo $(id -u):$PWD; exit 5")
-        assert who in told
-        assert code == (5 if who else 1)
+    for words, who in ((["local/web"], "1234:/home/ada"), (["web", "--root"], "0:/root")):
+        # What is said in the last moment LXD may lose: it is asked to leave once that has come.
+        told, code = at_terminal(place, ["shell", *words], "@web:", "echo $(id -u):$PWD", who, "exit 5")
+        assert code == 5, told
+    told, code = at_terminal(place, ["shell", "web", "-u", "nobody"])
+    assert code == 1, told
     place.ok("delete", "--yes", file)
