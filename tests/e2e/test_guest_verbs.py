@@ -20,7 +20,7 @@ def test_top_shows_who_works_and_who_rests(place: Place) -> None:
     taken = {one["id"]: one for one in place.ok("top", "-o", "json").json}
     assert set(taken) == {"Container/busy", "Container/idle"}
     busy, idle = taken["Container/busy"], taken["Container/idle"]
-    assert busy["cpu"] > 10 > idle["cpu"]  # of the processors that others leave
+    assert busy["cpu"] > max(1, idle["cpu"] * 2)  # it may get little of them where others work, too
     assert busy["processes"] == idle["processes"] + 1
     assert 0 < idle["memory"] < 64 << 20
     assert 0 <= idle["uptime"] < 600
@@ -40,10 +40,10 @@ def watched(place: Place, until: str) -> str:
     with subprocess.Popen([*COMMAND, "top", "-w"], env=dict(place.environment), stdout=theirs) as process:
         os.close(theirs)
         try:
-            while until.encode() not in told and select.select([ours], [], [], 30)[0]:
+            while until.encode() not in told and select.select([ours], [], [], 120)[0]:
                 told += os.read(ours, 4096)
             process.send_signal(signal.SIGINT)
-            assert process.wait(30) == 130
+            assert process.wait(120) == 130
         finally:
             process.kill()
             os.close(ours)
@@ -57,11 +57,12 @@ def test_signals_reach_the_command(place: Place, number: signal.Signals) -> None
     script = f"trap 'echo heard; exit 9' {number.value}; echo begun >&2; while :; do sleep 0.05; done"
     with place.started("exec", "web", "--", "sh", "-c", script, until="begun") as command:
         command.send_signal(number)
-        out, _ = command.communicate(timeout=30)
+        out, _ = command.communicate(timeout=120)
     assert (command.returncode, out) == (9, "heard\n")
     with place.started("exec", "web", "--", "sh", "-c", "echo begun >&2; exec sleep 1000", until="begun") as command:
         command.send_signal(number)
-        assert command.wait(30) == 128 + number
+        assert command.wait(120) == 128 + number
+
     assert "sleep 1000" not in place.ok("exec", "web", "--", "ps").out
     place.ok("delete", "--yes", file)
 

@@ -92,8 +92,9 @@ def test_a_port_that_is_taken_is_held_and_its_guest_comes_up(place: Place) -> No
         assert place.names("PortForward") == set() and "Container/web" in place.names()
     place.ok("apply", file)
     began = born(place)
-    place.ok("exec", "web", "--", "sh", "-c", "while :; do echo hello | nc -l -p 80; done > /dev/null 2>&1 &")
-    with socket.create_connection(("127.0.0.1", PORT), timeout=10) as connection:
+    serve = "nc -ll -p 80 -e echo hello </dev/null >/dev/null 2>&1 & until busybox netstat -ltn | grep ':80 '; do sleep 0.1; done"
+    place.ok("exec", "web", "--", "sh", "-c", serve)
+    with socket.create_connection(("127.0.0.1", PORT), timeout=60) as connection:
         assert connection.recv(16) == b"hello\n"
     assert place.ok("plan", "--exit-code", file).out.startswith("Nothing to do")  # it is our own guest that listens
     place.ok("delete", "PortForward/http")
@@ -152,7 +153,8 @@ def test_what_listens_inside_is_followed(place: Place) -> None:
     assert "nothing that it allows listens" in place.ok("plan", "-v", "-o", "json", file).out
     quiet = "</dev/null >/dev/null 2>&1 &"
     serve = f"echo from inside >/index.html; busybox httpd -p {PORT + 2} -h /; "
-    serve += f"busybox httpd -f -p {PORT + 1} -h / {quiet} echo $! >/pid"
+    serve += f"busybox httpd -f -p {PORT + 1} -h / {quiet} echo $! >/pid; "
+    serve += f"until busybox netstat -ltn | grep ':{PORT + 1} '; do sleep 0.1; done"
     place.ok("exec", "web", "--", "sh", "-c", serve)
     assert fetched(PORT + 1) is None
     planned = step(place.ok("plan", "-o", "json", file), "Container/web")
@@ -163,7 +165,7 @@ def test_what_listens_inside_is_followed(place: Place) -> None:
     assert fetched(PORT + 2) is None
     assert place.names("PortForward") == {f"PortForward/dev-{PORT + 1}"}
     assert "Nothing to do" in place.ok("apply", file).out
-    place.ok("exec", "web", "--", "sh", "-c", "kill $(cat /pid)")
+    place.ok("exec", "web", "--", "sh", "-c", "kill $(cat /pid); while [ -e /proc/$(cat /pid) ]; do sleep 0.1; done")
     place.ok("apply", file)
     assert fetched(PORT + 1) is None
     place.ok("delete", "--yes", "--confirm-delete", file)
@@ -172,7 +174,7 @@ def test_what_listens_inside_is_followed(place: Place) -> None:
 def fetched(port: int) -> str | None:
     """What a web server at that port of this host says; None where nothing listens."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=60) as answer:
             return str(answer.read().decode())
     except ConnectionRefusedError:
         return None
