@@ -15,11 +15,13 @@ from types import MappingProxyType
 from typing import Any
 
 from reconciler import composition, manifest, policy, resolution, validation
+from reconciler.composition.again import Composing
 from reconciler.manifest import Document
 from reconciler.model import Desired, ResourceId
 from reconciler.preparation import Wanted, asking, check_policy, compose, noting, surroundings
 from reconciler.problems import ManifestError
-from reconciler.resolution import Anew, Resolution
+from reconciler.resolution.again import Anew, Resolution
+from reconciler.validation.again import Claimed
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +41,12 @@ class _Known:
 
     wanted: Wanted
     resolved: Resolution
-    claimed: validation.Claimed
+    claimed: Claimed
     around: policy.Around
     by_file: dict[str, tuple[ResourceId, ...]]
     folders: dict[str, str]
     place: Callable[[str], Any]
-    composing: composition.Composing | None
+    composing: Composing | None
     asked: frozenset[str]
     rules: policy.Policy
     remotes: Mapping[str, Mapping[str, str]]
@@ -100,7 +102,7 @@ class Prepared:
         self._known = _Known(
             wanted,
             resolved,
-            validation.Claimed(documents),
+            Claimed(documents),
             policy.Around.of(resolved.desired.values()),
             by_file,
             {os.path.dirname(os.path.abspath(file)): os.path.dirname(file) for file in by_file},

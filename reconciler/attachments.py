@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from reconciler.model import Condition, Observed, ResourceId, Spec
+from reconciler.desired import ResourceId, Spec
+
+if TYPE_CHECKING:
+    from reconciler.model import Condition, Observed
 
 _IN_MACHINES = {"Share": "shares", "Device": "devices", "PortForward": "forwards"}
 _IN_CONTAINERS = {"Share": "share-", "Device": "device-", "PortForward": "port-"}
@@ -130,6 +133,8 @@ def observed(world: Iterable[Observed]) -> list[Observed]:
 
 def _observed(id: ResourceId, having: list[tuple[Observed, Any]]) -> Observed:
     """One of them. What a VM only passes on is told of the containers that get it, in the VM's words."""
+    from reconciler.model import Observed
+
     first = having[0][0]
     entries = {guest.id: one for guest, one in having}
     led = {guest.id: machine for guest, _ in having if (machine := machine_of(guest)) in entries}

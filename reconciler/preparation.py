@@ -12,8 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 
 from reconciler import composition, manifest, policy, resolution, validation
+from reconciler.desired import Desired, ResourceId
 from reconciler.manifest import Document
-from reconciler.model import Desired, ResourceId
 from reconciler.problems import ManifestError, Problem
 
 

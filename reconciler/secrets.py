@@ -20,7 +20,7 @@ from typing import Any
 
 from reconciler import manifest, policy
 from reconciler.composition import Generator, Template, recipe, template
-from reconciler.model import Desired
+from reconciler.desired import Desired
 from reconciler.paths import private_dir, state_dir, write_private
 from reconciler.policy import Policy
 from reconciler.policy.wishes import allowed

@@ -6,14 +6,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import gc
 import os
 import sys
 from collections.abc import Sequence
-
-from reconciler.problems import ReconcilerError
 
 _NO_BUG = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO))
 DONE, PROBLEM, CHANGES, BUG, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
@@ -34,21 +31,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
-    except ReconcilerError as error:
-        return _named(error)
-    except Exception as error:  # noqa: BLE001  the last boundary: whatever comes here is a bug of ours
-        if isinstance(error, OSError) and error.errno in _NO_BUG:
-            return _refused_by_system(error)
-        from reconciler.cli.report import report
+    except Exception as error:  # noqa: BLE001  the last boundary: what has no name is a bug of ours
+        return _failed(error, words)
 
-        sys.stderr.write(report(error, words))
-        return BUG
+
+def _failed(error: Exception, words: Sequence[str]) -> int:
+    """Say what went wrong, by whoever's fault. Imports here: ``--help`` needs none of it."""
+    from reconciler.problems import ReconcilerError
+
+    if isinstance(error, ReconcilerError):
+        from reconciler.cli.screen import show_problems
+
+        show_problems(error.problems)
+        return PROBLEM
+    if isinstance(error, OSError) and error.errno in _NO_BUG:
+        return _refused_by_system(error)
+    from reconciler.cli.report import report
+
+    sys.stderr.write(report(error, words))
+    return BUG
 
 
 def _refused_by_system(error: OSError) -> int:
     """A full disk, too many open files: nobody's bug, and nothing that another try would change."""
+    from contextlib import suppress
+
     words = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         sys.stderr.write(f"reconciler: {words}\n  hint: make room, then run it again: it goes on where it was\n")
     _silence(sys.stdout.fileno())
     return PROBLEM
@@ -62,8 +71,6 @@ def _system_path(path: str) -> str:
 
 
 def _run(words: Sequence[str]) -> int:
-    from importlib import import_module
-
     from reconciler.cli.parser import build, parse
 
     for stream in (sys.stdout, sys.stderr):
@@ -77,15 +84,10 @@ def _run(words: Sequence[str]) -> int:
     elif arguments.verb is None:
         sys.stdout.write(build().format_help())
         return PROBLEM
+    from importlib import import_module
+
     code: int = import_module(f"reconciler.cli.{arguments.module}").run(arguments)
     return code
-
-
-def _named(error: ReconcilerError) -> int:
-    from reconciler.cli.screen import show_problems
-
-    show_problems(error.problems)
-    return PROBLEM
 
 
 def _silence(handle: int) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from reconciler.model import GUESTS, Observed, ResourceId
+from reconciler.desired import GUESTS, ResourceId
 from reconciler.problems import Problem, UsageError
+
+if TYPE_CHECKING:
+    from reconciler.model import Observed
 
 _ADDRESS = re.compile(r"([a-z0-9][a-z0-9-]*)/([a-z][a-z0-9-]*)")
 _LXD = "lxd/"

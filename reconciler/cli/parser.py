@@ -7,16 +7,40 @@ Cheap to build, and without imports of ours: a verb's module is imported only wh
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
 
 from reconciler.cli import watching
 from reconciler.cli.arguments import completed, count, duration, output, timeout
 
+TYPE_CHECKING = False  # as in typing, whose import would take a tenth of what --help may take
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+
+class Help(argparse.HelpFormatter):
+    """As wide as the terminal. Left to itself, argparse asks shutil, which brings every archive format along."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given):
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    except (OSError, ValueError):  # no terminal, or no stdout at all
+        return 80
+
 
 class Parser(argparse.ArgumentParser):
     """Usage errors are problems that we name: exit code 1 (2 means "plan found changes")."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, formatter_class=Help)
 
     def error(self, message: str) -> NoReturn:
         sys.stderr.write(f"{self.prog}: {message}\n  hint: {self.prog} --help\n")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from reconciler.cli.naming import address, resource_id, suggestion
-from reconciler.model import LOCAL_HOST, Desired, Effect, ResourceId, Verb, lxd_backend
+from reconciler.desired import LOCAL_HOST, Desired, ResourceId, lxd_backend
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem, UsageError
 
@@ -91,6 +91,7 @@ def settings(environment: str, timeout: float = 300.0, confirm_delete: bool = Fa
 
 def plan_options(arguments: argparse.Namespace, wanted: Wanted) -> PlanOptions:
     """From the command line and environment.yaml; ``--only`` must name something that is declared."""
+    from reconciler.model import Effect
     from reconciler.planning import PlanOptions
 
     return PlanOptions(
@@ -130,6 +131,8 @@ def unanswered(world: World, plan: Plan | None = None) -> list[Problem]:
 
     An LXD inside of a VM that the plan is about to bring up is not a problem.
     """
+    from reconciler.model import Verb
+
     coming = {step.backend for step in plan.steps if step.awaits or step.verb is Verb.CREATE} if plan else set()
     found = ((name, world.problem(name)) for name in world.snapshots if name not in coming)
     return [problem if problem.subject else replace(problem, subject=name) for name, problem in found if problem]

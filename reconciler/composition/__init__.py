@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from reconciler.composition.again import Composing
-from reconciler.composition.gathering import Gathering, LoadPath, Part, is_environment, subject_of
+from reconciler.composition.documents import LoadPath, is_environment, subject_of
 from reconciler.composition.secrets import Generator, Template, recipe, template
-from reconciler.composition.values import fill_in
 from reconciler.manifest import Document, locate
 from reconciler.problems import ManifestError, Problem
 
+if TYPE_CHECKING:
+    from reconciler.composition.again import Composing
+
 __all__ = [
     "DEFAULT_ENVIRONMENT",
-    "Composing",
     "Composition",
     "Generator",
     "LoadPath",
@@ -64,9 +65,18 @@ def compose(documents: Iterable[Document], load: LoadPath, check: Check = lambda
         return _checked(Composition(DEFAULT_ENVIRONMENT, given), check, [])
     gathering = Gathering(load)
     if len(outer) > 1:
+    return _followed(outer, [one for one in given if not is_environment(one)], load, check)
+
+
+def _followed(outer: Sequence[Document], beside: Iterable[Document], load: LoadPath, check: Check) -> Composition:
+    """The same where there are Environments. Imports here: most sets of manifests have none."""
+    from reconciler.composition.again import Composing
+    from reconciler.composition.gathering import Gathering, Part
+    from reconciler.composition.values import fill_in
+
         names = ", ".join(one.file for one in outer)
         gathering.problems.append(Problem(f"several environments at once: {names}", hint="apply one after the other"))
-    gathering.parts += [Part(one, ()) for one in given if not is_environment(one)]
+    gathering.parts += [Part(one, ()) for one in beside]
     for one in outer:
         gathering.follow(one, ())
     problems = list(gathering.problems)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from reconciler.composition.gathering import Aim, Gathering, Part, metadata_of, spec_of
+from reconciler.composition.documents import metadata_of, spec_of
+from reconciler.composition.gathering import Aim, Gathering, Part
 from reconciler.composition.values import fill_in
 from reconciler.manifest import Document
 

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import os.path
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
+from reconciler.composition.documents import LoadPath, is_environment, metadata_of, spec_of, subject_of
 from reconciler.manifest import Document, locate
 from reconciler.problems import ManifestError, Problem
-
-LoadPath = Callable[[str], Sequence[Document]]
-"""Reads one file or folder (as it stands, or its environment.yaml) into documents; raises ManifestError."""
 
 Aim = tuple[str, int, int]
 """One patch: the file and index of its Environment, and its own index."""
@@ -89,28 +85,6 @@ class Gathering:
             self.problems.append(_pointed(problem, environment, index))
         else:
             self.follow(document, chain)
-
-
-def is_environment(document: Document) -> bool:
-    """Whether it says what belongs together, rather than what is wanted."""
-    return bool(document.data.get("kind") == "Environment")
-
-
-def spec_of(document: Document) -> Mapping[str, Any]:
-    """Its spec; empty when it has none, or something else in its place."""
-    spec = document.data.get("spec")
-    return spec if isinstance(spec, Mapping) else {}
-
-
-def metadata_of(document: Document) -> Mapping[str, Any]:
-    """The same of its metadata: nothing but Environments was looked at by validation yet."""
-    metadata = document.data.get("metadata")
-    return metadata if isinstance(metadata, Mapping) else {}
-
-
-def subject_of(document: Document) -> str:
-    """``Kind/name``, as far as it says so."""
-    return f"{document.data.get('kind')}/{metadata_of(document).get('name')}"
 
 
 def _two_roads(document: Document, first: Part) -> Problem:

@@ -15,7 +15,8 @@ import jsonpatch
 import jsonpointer
 from json_merge_patch import merge
 
-from reconciler.composition.gathering import Gathering, Part, metadata_of, spec_of, subject_of
+from reconciler.composition.documents import metadata_of, spec_of, subject_of
+from reconciler.composition.gathering import Gathering, Part
 from reconciler.composition.origins import Done, Patched
 from reconciler.composition.pointers import Wrong, copied, count, depth, resolve
 from reconciler.manifest import Document, locate

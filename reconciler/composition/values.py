@@ -5,14 +5,14 @@ Values are filled in once and never looked at again, so nothing can grow out of 
 
 from __future__ import annotations
 
-import difflib
 import os.path
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from reconciler.composition.gathering import Part, metadata_of, spec_of, subject_of
+from reconciler.composition.documents import metadata_of, spec_of, subject_of
+from reconciler.composition.gathering import Part
 from reconciler.composition.secrets import Generator, Template
 from reconciler.manifest import Document, locate
 from reconciler.problems import Problem
@@ -90,6 +90,8 @@ class _Filling:
             yield text[end:]
 
     def _undefined(self, name: str, path: Path) -> None:
+        import difflib
+
         near = difflib.get_close_matches(name, self.scope, n=1)
         known = f"defined are: {', '.join(sorted(self.scope)[:8])}" if self.scope else "define it under values"
         hint = f"did you mean ${{{near[0]}}}?" if near else f"{known}; write $${{{name}}} to mean the text itself"

@@ -25,7 +25,7 @@ from yaml.events import (
     StreamStartEvent,
 )
 
-from reconciler.manifest.places import event_source, first_places
+from reconciler.manifest.events import event_source
 from reconciler.manifest.scalars import MAYBE_NUMBER, WORDS, number
 from reconciler.manifest.wrongs import Wrong, syntax
 
@@ -70,7 +70,11 @@ def parse(text: str) -> tuple[list[Tree], list[Wrong]]:
 
 def _duplicates(text: str, found: dict[int, tuple[str, Any]]) -> list[Wrong]:
     """Both places of every key that stands twice; found in one more pass, because it is rare."""
-    firsts = first_places(text, found) if found else {}
+    if not found:
+        return []
+    from reconciler.manifest.places import first_places
+
+    firsts = first_places(text, found)
     return [
         Wrong(
             mark.line + 1,

@@ -22,7 +22,7 @@ from yaml.events import (
     StreamStartEvent,
 )
 
-from reconciler.problems import Problem, UsageError
+from reconciler.manifest.events import event_source
 
 Path = tuple[str | int, ...]
 Spot = tuple[int, int]
@@ -44,17 +44,6 @@ class Place:
     def best(self) -> Spot:
         """Where a person looks: at a plain value itself, at the name of a mapping or list."""
         return self.value if self.leaf or self.key is None else self.key
-
-
-def event_source(text: str) -> Callable[[], Any]:
-    """A function that gives libyaml's next event. UsageError where PyYAML lacks libyaml: slow, and another parser."""
-    if not yaml.__with_libyaml__:
-        hint = "pip install --force-reinstall --only-binary :all: PyYAML"
-        raise UsageError(Problem("PyYAML was built without libyaml", hint=hint))
-    from yaml._yaml import CParser
-
-    take: Callable[[], Any] = CParser(text).get_event
-    return take
 
 
 @dataclass(slots=True)

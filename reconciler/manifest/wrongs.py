@@ -24,7 +24,7 @@ class Wrong(Exception):
 
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _BOM = b"\xef\xbb\xbf"
-_UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE = "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 _ODD_BREAK = re.compile("\r(?!\n)|[\x85\u2028\u2029]")
 _UTF8_HINT = "save the file as UTF-8"
 _CLOSE_IT = "look at the lines above, too: quotes and brackets are closed, and fields begin in one column"
@@ -91,7 +91,7 @@ def syntax(error: yaml.YAMLError, text: str) -> Wrong:
 
 
 def _unprintable(text: str) -> Wrong:
-    found = _UNPRINTABLE.search(text)
+    found = re.search(_UNPRINTABLE, text)
     if found is None:
         return Wrong(1, 1, "not YAML", _CLOSE_IT)
     summary = f"character U+{ord(found[0]):04X} cannot stand in a manifest"

@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 
 from reconciler.attachments import place
+from reconciler.desired import ATTACHMENTS, LOCAL_HOST, Desired
 from reconciler.manifest import Document, locate
-from reconciler.model import ATTACHMENTS, LOCAL_HOST, Desired
 from reconciler.policy.file import Policy, load, path
 from reconciler.policy.guests import check_container, check_machine
 from reconciler.policy.images import check_image

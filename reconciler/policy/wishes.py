@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-from reconciler.model import Desired
+from reconciler.desired import Desired
 from reconciler.paths import state_dir
 from reconciler.policy.file import Policy
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from reconciler.desired import Desired, ResourceId
 from reconciler.manifest import Document
-from reconciler.model import Desired, ResourceId
 from reconciler.problems import ManifestError
-from reconciler.resolution.again import Anew, Resolution
-from reconciler.resolution.bonds import Bonds
 from reconciler.resolution.images import images
 from reconciler.resolution.kinds import ATTACH, BY_KIND, refuse_cycles
 from reconciler.resolution.scope import Scope, Surroundings, document_id
 from reconciler.resolution.through import refuse_alike
 
-__all__ = ["Anew", "Bonds", "Resolution", "Surroundings", "document_id", "resolve"]
+__all__ = ["Surroundings", "document_id", "resolve"]
 
 
 def resolve(documents: Iterable[Document], surroundings: Surroundings) -> dict[ResourceId, Desired]:

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from reconciler.desired import Desired, ResourceId
 from reconciler.manifest import Document
-from reconciler.model import Desired, ResourceId
 from reconciler.resolution.bonds import Bonds
 from reconciler.resolution.images import Inline, declared_image, inline_image
 from reconciler.resolution.kinds import ATTACH, BY_KIND, refuse_cycles

@@ -11,8 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from reconciler import attachments
+from reconciler.desired import AUTO, GUESTS, QEMU, Desired, ResourceId, lxd_backend
 from reconciler.manifest import Document
-from reconciler.model import AUTO, GUESTS, QEMU, Desired, ResourceId, lxd_backend
 from reconciler.resolution import through
 from reconciler.resolution.scope import Scope, document_id
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from reconciler.model import ResourceId
+from reconciler.desired import ResourceId
 
 
 @dataclass(slots=True)

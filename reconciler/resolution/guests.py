@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.desired import MOST_PLUGGED, Desired, ResourceId
 from reconciler.manifest import Document
-from reconciler.model import MOST_PLUGGED, Desired, ResourceId
 from reconciler.resolution.images import image_reference
 from reconciler.resolution.infrastructure import device_references, raw_config, raw_devices
 from reconciler.resolution.scope import Scope, document_id

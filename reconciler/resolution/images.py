@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from reconciler.desired import LOCAL_HOST, QEMU, Desired, ResourceId, lxd_backend
 from reconciler.manifest import Document
-from reconciler.model import LOCAL_HOST, QEMU, Desired, ResourceId, lxd_backend
 from reconciler.resolution.scope import Scope, digest, hosts_lxd
 
 Reference = tuple[dict[str, Any], ResourceId | None]

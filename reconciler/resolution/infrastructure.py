@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from reconciler.desired import Desired, ResourceId, lxd_backend
 from reconciler.manifest import Document
-from reconciler.model import Desired, ResourceId, lxd_backend
 from reconciler.resolution.scope import Scope, document_id, text
 
 _CERTIFICATES = ("serverCertificate", "clientCertificate", "clientKey")

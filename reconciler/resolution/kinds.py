@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from reconciler.desired import Desired, ResourceId
 from reconciler.manifest import Document
-from reconciler.model import Desired, ResourceId
 from reconciler.resolution import attachments
 from reconciler.resolution.attachments import device, port_forward, share
 from reconciler.resolution.guests import container, virtual_machine

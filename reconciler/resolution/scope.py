@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os.path
@@ -13,8 +12,8 @@ from typing import Any
 
 from reconciler import schema
 from reconciler.composition import Template, recipe
+from reconciler.desired import LOCAL_HOST, QEMU, Desired, Json, ResourceId, lxd_backend
 from reconciler.manifest import Document, Path, locate
-from reconciler.model import LOCAL_HOST, QEMU, Desired, Json, ResourceId, lxd_backend
 from reconciler.problems import ManifestError, Problem
 from reconciler.quantities import duration, size
 
@@ -105,6 +104,8 @@ class Scope:
         """The declared resource of that id; a problem with did-you-mean when there is none."""
         if (found := self.documents.get(id)) is not None:
             return found
+        import difflib
+
         names = [other.name for other in self.documents if other.kind == id.kind]
         near = difflib.get_close_matches(id.name, names, n=1)
         hint = f'did you mean "{near[0]}"?' if near else _declared(id.kind, names)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from reconciler.desired import GUESTS, Desired, ResourceId
 from reconciler.manifest import Document
-from reconciler.model import GUESTS, Desired, ResourceId
 from reconciler.resolution import through
 from reconciler.resolution.infrastructure import raw_config
 from reconciler.resolution.scope import Scope, document_id

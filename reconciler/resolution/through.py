@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from reconciler import attachments
+from reconciler.desired import ResourceId
 from reconciler.manifest import Document
-from reconciler.model import ResourceId
 from reconciler.resolution.scope import Scope, document_id
 
 EMULATED: Mapping[str, tuple[str, str]] = {

@@ -10,13 +10,11 @@ from collections.abc import Iterable
 
 from reconciler.manifest import Document
 from reconciler.problems import ManifestError, Problem
-from reconciler.validation.again import Claimed
 from reconciler.validation.checks import check_each, check_environments
 from reconciler.validation.loading import Loaded, load, load_manifests, load_parts
 from reconciler.validation.together import check_set
 
 __all__ = [
-    "Claimed",
     "Loaded",
     "check",
     "check_each",

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping
 
+from reconciler.desired import ResourceId
 from reconciler.manifest import Document
-from reconciler.model import ResourceId
 from reconciler.validation.together import check_set, claims
 
 _OTHER_GUEST = {"Container": "VirtualMachine", "VirtualMachine": "Container"}

@@ -15,8 +15,6 @@ from typing import Any
 from reconciler.manifest import Document, Source
 from reconciler.validation import kept
 
-WORTHWHILE = 200
-"""Fewer files are parsed sooner than a cache is read and written."""
 _MAX_SETS = 8
 
 Json = Any

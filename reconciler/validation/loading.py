@@ -5,14 +5,18 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from reconciler.manifest import Document, Source, parse_source, read_sources
 from reconciler.problems import ManifestError, Problem
-from reconciler.validation.cache import WORTHWHILE, Answers, Cache, digest_of
 from reconciler.validation.checks import check_each, check_environments, is_right
 from reconciler.validation.together import check_set
 
+if TYPE_CHECKING:
+    from reconciler.validation.cache import Answers, Cache
+
+WORTHWHILE = 200
+"""Fewer files are parsed sooner than a cache is imported, read and written."""
 _EACH, _TOGETHER = "each is right", "right together"
 
 
@@ -20,7 +24,6 @@ class Loaded(Sequence[Document]):
     """Documents that are right, made only when somebody looks at them.
 
     files:  every file that was read, as people are shown it
-    digest: of all names and contents; the same as long as nothing has changed
     cached: whether all of it was known to be right already
     sound:  whether each document is right by itself; False only from ``load_parts``
     """
@@ -28,19 +31,29 @@ class Loaded(Sequence[Document]):
     def __init__(
         self,
         sources: Sequence[Source],
-        digest: str,
         make: Callable[[], list[Document]],
-        answers: Answers | None,
-        cached: bool,
+        answers: Answers | None = None,
+        digest: str | None = None,
+        cached: bool = False,
         sound: bool = True,
     ) -> None:
         self.sound = sound
         self.files = tuple(source.file for source in sources)
-        self.digest = digest
         self.cached = cached
+        self._sources = sources
         self._make = make
         self._answers = answers
+        self._digest = digest
         self._documents: tuple[Document, ...] | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of all names and contents; the same as long as nothing has changed."""
+        if self._digest is None:
+            from reconciler.validation.cache import digest_of
+
+            self._digest = digest_of(self._sources)
+        return self._digest
 
     @property
     def documents(self) -> tuple[Document, ...]:
@@ -105,22 +118,33 @@ def _uncollected() -> Iterator[None]:
 @_uncollected()
 def _load(paths: Sequence[str], stdin: bytes | None, together: bool, parts: bool = False) -> Loaded:
     sources, problems = read_sources(paths, stdin)
-    digest, question = digest_of(sources), _TOGETHER if together else _EACH
-    answers = Answers.of(paths) if len(sources) >= WORTHWHILE and not problems else None
-    if answers is not None and answers.recall(digest, question):
-        return Loaded(sources, digest, lambda: _known(paths, sources), answers, cached=True)
-    cache = Cache.of(paths) if answers is not None else None
+    if len(sources) >= WORTHWHILE and not problems:
+        return _load_many(paths, sources, together, parts)
+    documents, wrong, _, sound = _read_all(sources, None, parts)
+    _refuse([*problems, *wrong, *(check_set(documents) if together else ())])
+    return Loaded(sources, lambda: documents, sound=sound)
+
+
+def _load_many(paths: Sequence[str], sources: Sequence[Source], together: bool, parts: bool) -> Loaded:
+    """What is right is remembered. Imports here: a few files do not pay for it."""
+    from reconciler.validation.cache import Answers, Cache, digest_of
+
+    digest, question, answers = digest_of(sources), _TOGETHER if together else _EACH, Answers.of(paths)
+    if answers.recall(digest, question):
+        return Loaded(sources, lambda: _known(paths, sources), answers, digest, cached=True)
+    cache = Cache.of(paths)
     documents, wrong, fresh, sound = _read_all(sources, cache, parts)
-    problems += wrong
-    if together:
-        problems += check_set(documents)
-    if problems:
-        raise ManifestError(problems)
-    if answers is not None and cache is not None and sound:
+    _refuse([*wrong, *(check_set(documents) if together else ())])
+    if sound:
         if fresh:
             cache.keep(sources, documents)
         answers.remember(digest, question, True)
-    return Loaded(sources, digest, lambda: documents, answers, cached=not fresh, sound=sound)
+    return Loaded(sources, lambda: documents, answers, digest, cached=not fresh, sound=sound)
+
+
+def _refuse(problems: Sequence[Problem]) -> None:
+    if problems:
+        raise ManifestError(problems)
 
 
 def _read_all(
@@ -147,5 +171,7 @@ def _read_all(
 
 def _known(paths: Sequence[str], sources: Sequence[Source]) -> list[Document]:
     """The documents of sources that are known; whatever is missing all the same is parsed again."""
+    from reconciler.validation.cache import Cache
+
     every = zip(sources, Cache.of(paths).documents(sources), strict=True)
     return [one for source, known in every for one in known or parse_source(source)[0]]

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from reconciler.desired import AUTO, LOCAL_HOST, ResourceId
 from reconciler.manifest import STDIN, Document, Path, locate
-from reconciler.model import AUTO, LOCAL_HOST, ResourceId
 from reconciler.problems import Problem
 from reconciler.validation.findings import field_path, subject_of
 

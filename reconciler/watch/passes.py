@@ -12,7 +12,7 @@ from reconciler.planning import PlanOptions
 from reconciler.planning.towers import machines_of
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
-from reconciler.resolution import Bonds
+from reconciler.resolution.bonds import Bonds
 from reconciler.watch.unattended import Held, Rules, sort_out, worst_unattended
 
 

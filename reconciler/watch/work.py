@@ -18,7 +18,7 @@ from reconciler.planning.following import is_followed
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.queue import WorkQueue
-from reconciler.resolution import Bonds
+from reconciler.resolution.bonds import Bonds
 from reconciler.watch import passes
 from reconciler.watch.conditions import Board, Look, of_attachment, of_outcome, of_step
 from reconciler.watch.inbox import Inbox

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from reconciler.manifest import Document, parse
 from reconciler.model import Desired, ResourceId
 from reconciler.problems import ManifestError
-from reconciler.resolution import Anew, Resolution, Surroundings, document_id, resolve
+from reconciler.resolution import Surroundings, document_id, resolve
+from reconciler.resolution.again import Anew, Resolution
 from tests.core.test_again import GUESTS, having, one_of
 
 Declared = tuple[str, str, dict[str, Any]]

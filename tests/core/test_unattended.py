@@ -10,7 +10,7 @@ import pytest
 from reconciler.model import Change, Desired, Effect, Observed, Plan, Power, ResourceId, Snapshot, Step, Verb, World
 from reconciler.model import Condition as Fact
 from reconciler.problems import Problem
-from reconciler.resolution import Bonds
+from reconciler.resolution.bonds import Bonds
 from reconciler.watch.conditions import Board, of_attachment, of_step
 from reconciler.watch.passes import told, with_attachments, with_users
 from reconciler.watch.unattended import Held, Rules, islands, sort_out, worst_unattended

@@ -9,7 +9,8 @@ import pytest
 
 from reconciler import validation
 from reconciler.problems import ManifestError
-from reconciler.validation.cache import WORTHWHILE, Answers
+from reconciler.validation.cache import Answers
+from reconciler.validation.loading import WORTHWHILE
 from tests.support.manifests import written
 
 

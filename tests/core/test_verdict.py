@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from reconciler.problems import ManifestError
-from reconciler.validation.cache import WORTHWHILE
+from reconciler.validation.loading import WORTHWHILE
 from reconciler.verdict import verdict
 
 PROJECT = "apiVersion: reconciler/v1\nkind: Project\nmetadata: {{name: p{}}}\n"

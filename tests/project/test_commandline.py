@@ -141,16 +141,42 @@ def test_the_words_of_the_command_are_removed_where_they_may_be_secret() -> None
     assert scrub_argv(words) == ["exec", "web", "-e", "A=[removed]", "--env=B=[removed]", "--", "[2 words]"]
 
 
-def test_help_imports_nothing_heavy() -> None:
+def loaded_by(*words: str) -> set[str]:
+    """Every module that is in memory once that command has ended well."""
+    program = "import sys\nfrom reconciler.cli import main\nassert main(sys.argv[1:]) == 0\nprint('', *sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"rich", "pylxd", "requests", "jsonschema", "qemu", "asyncio", "sqlite3", "shtab", "shutil", "difflib"}
+"""What some command needs, and neither of those two: each takes a tenth of their time or more."""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["validate", "--help"], ["apply", "--help"]])
+def test_help_imports_the_grammar_alone(words: list[str]) -> None:
     """The limit of 60 ms is measured by the benchmarks; here stands why it is kept."""
-    program = (
-        "import sys; from reconciler.cli import main; main(['--help']); print(*sys.modules, sep='\\n', file=sys.stderr)"
+    loaded = loaded_by(*words)
+    assert not loaded & (HEAVY | {"yaml", "jsonschema_rs", "dataclasses", "inspect", "typing"})
+    ours = {name for name in loaded if name.startswith("reconciler.")}
+    assert ours == {f"reconciler.cli{part}" for part in ("", ".parser", ".arguments", ".watching")}
+
+
+def test_validate_imports_what_checking_needs(tmp_path: Path) -> None:
+    """The same of its 120 ms: nothing of the second half of a pass, nothing that only explains what is wrong."""
+    (tmp_path / "web.yaml").write_text(
+        "apiVersion: reconciler/v1\nkind: Container\nmetadata: {name: web}\nspec: {image: busybox}\n---\n"
+        "apiVersion: reconciler/v1\nkind: Image\nmetadata: {name: busybox}\n"
+        "spec: {type: container, source: {build: {recipe: busybox}}}\n"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    loaded = set(done.stderr.split())
-    heavy = {"rich", "yaml", "pylxd", "requests", "jsonschema", "jsonschema_rs", "qemu", "asyncio", "sqlite3", "shtab"}
-    assert not loaded & heavy
-    assert not {name for name in loaded if name.startswith("reconciler.backends")}
+    loaded = loaded_by("validate", str(tmp_path))
+    assert not loaded & HEAVY
+    only_for_some = {
+        *("reconciler.model", "reconciler.ports", "reconciler.planning", "reconciler.backends", "reconciler.secrets"),
+        *("reconciler.composition.gathering", "reconciler.composition.values", "reconciler.composition.patching"),
+        *("reconciler.validation.cache", "reconciler.validation.explain", "reconciler.manifest.places"),
+        *("reconciler.validation.again", "reconciler.composition.again", "reconciler.resolution.again"),
+    }
+    assert not loaded & only_for_some
 
 
 def test_a_bug_in_one_step_is_reported_after_the_account_of_all(

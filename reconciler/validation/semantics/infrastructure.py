@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reconciler.model import AUTO
+from reconciler.desired import AUTO
 from reconciler.sockets import split_listen
 from reconciler.validation.findings import Notes
 from reconciler.validation.semantics.raw import config, devices, overlaps
