@@ -96,7 +96,13 @@ class Prepared:
         resolved.desired = {want.id: one if one is not None and one == want else want for one, want in old}
         files = frozenset({*loaded.files, *(one.file for one in documents), *resolved.files(), *asked})
         wanted = Wanted(
-            composed.environment, resolved.desired, composed.prune, composed.approve, files, drift=composed.drift
+            composed.environment,
+            resolved.desired,
+            composed.prune,
+            composed.approve,
+            files,
+            composed.drift,
+            composed.names,
         )
         by_file = _by_file(loaded.files, documents)
         self._known = _Known(

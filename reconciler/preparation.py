@@ -21,6 +21,7 @@ from reconciler.problems import ManifestError, Problem
 class Wanted:
     """What the manifests come to. approve: what may happen unattended;
     drift: what watch mode does about somebody else's changes: heal | report;
+    names: whether the names of guests are kept on this host;
     files: every local file that it hangs on (only from ``prepare_watched``)."""
 
     environment: str
@@ -29,6 +30,7 @@ class Wanted:
     approve: Mapping[str, bool] = field(default_factory=dict)
     files: frozenset[str] = frozenset()
     drift: str = "heal"
+    names: bool = False
 
 
 def prepare(paths: Sequence[str], stdin: bytes | None = None, secrets: bool = True) -> Wanted:
@@ -83,7 +85,14 @@ def prepare_documents(
     composed = compose(documents, note, load)
     desired = resolution.resolve(composed.documents, around)
     check_policy(desired, composed.documents)
-    return Wanted(composed.environment, desired, composed.prune, composed.approve, drift=composed.drift)
+    return Wanted(
+        composed.environment,
+        desired,
+        composed.prune,
+        composed.approve,
+        drift=composed.drift,
+        names=composed.names,
+    )
 
 
 def render(paths: Sequence[str], stdin: bytes | None = None) -> composition.Composition:

@@ -25,19 +25,24 @@ _LARGEST = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """What the file holds: the resources, how the plan was asked for, and the plan itself."""
+    """What the file holds: the resources, how the plan was asked for, the plan itself, whether names are kept."""
 
     environment: str
     desired: Mapping[ResourceId, Desired]
     options: PlanOptions
     plan: Plan
+    names: bool = False
 
 
-def write(path: Path, desired: Mapping[ResourceId, Desired], options: PlanOptions, plan: Plan) -> None:
-    """Write the plan down. Raises OSError when the place cannot be written to."""
+def write(
+    path: Path, desired: Mapping[ResourceId, Desired], options: PlanOptions, plan: Plan, names: bool = False
+) -> None:
+    """Write the plan down; names: whether those of guests are to be kept. Raises OSError when the place cannot be
+    written to."""
     data = {
         "format": _FORMAT,
         "environment": plan.environment,
+        "names": names,
         "options": {
             "prune": options.prune,
             "adopt": options.adopt,
@@ -76,12 +81,13 @@ def read(path: Path) -> Saved:
             bool(given["confirmDelete"]),
             Effect(given["allow"]) if given["allow"] else None,
         )
+        names = bool(data.get("names"))
         plan = Plan(str(data["environment"]), tuple(_step_in(one) for one in data["steps"]))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UsageError(
             Problem(f"{path}: not a saved plan that can be read: {error}", hint="make a new one: plan --out FILE")
         ) from error
-    return Saved(plan.environment, {want.id: want for want in desired}, options, plan)
+    return Saved(plan.environment, {want.id: want for want in desired}, options, plan, names)
 
 
 def refuse_if_moved(saved: Plan, now: Plan) -> None:

@@ -35,7 +35,17 @@ def run(arguments: argparse.Namespace) -> int:
         opened(wanted.desired.values(), told, options.prune) as backends,
         locked(told.state, wanted.environment, arguments.lock_timeout, _waiting),
     ):
-        return _apply(arguments, wanted, options, backends, promised)
+        code = _apply(arguments, wanted, options, backends, promised)
+    return keep_names(wanted, code)
+
+
+def keep_names(wanted: Wanted, code: int) -> int:
+    """At the end, whatever it came to: where the environment asks for it, guests can be found by their names."""
+    if not wanted.names:
+        return code
+    from reconciler.cli import hosts
+
+    return hosts.kept(wanted.desired, code)
 
 
 def _what(arguments: argparse.Namespace) -> tuple[Wanted, PlanOptions, Plan | None]:
@@ -50,7 +60,8 @@ def _what(arguments: argparse.Namespace) -> tuple[Wanted, PlanOptions, Plan | No
         kept = saved.read(file)
         check_policy(kept.desired)
         kept = replace(kept, desired={want.id: want for want in renewed(kept.desired.values())})
-        return Wanted(kept.environment, kept.desired, kept.options.prune), kept.options, kept.plan
+        known = Wanted(kept.environment, kept.desired, kept.options.prune, names=kept.names)
+        return known, kept.options, kept.plan
     wanted = read(arguments.paths)
     return wanted, plan_options(arguments, wanted), None
 

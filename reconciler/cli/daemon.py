@@ -46,6 +46,9 @@ def _status_lines(told: Mapping[str, Any]) -> list[Line]:
     lines = [line(*words, clean(f" ({told['why']})") if told["why"] and not on else "")]
     lines += [line(clean(f"{key}: {value}")) for key, value in told["source"].items()]
     lines += [line((clean(one), "bad")) for problem in told["problems"] for one in problem.splitlines()]
+    if names := told["names"]:
+        lines.append(line(clean(f"names: {names['place']}")))
+        lines += [line((clean(one), "bad")) for problem in names["problems"] for one in problem.splitlines()]
     if told["yieldsTo"]:
         lines.append(line(clean(f"waits for another command: {told['yieldsTo']}")))
     rows = [_row(one) for one in told["resources"]]

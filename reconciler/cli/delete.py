@@ -9,13 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reconciler.cli import PROBLEM
+from reconciler.cli.apply import keep_names
 from reconciler.cli.carry import Carrier, agreed
 from reconciler.cli.lookup import Seen, find, look
 from reconciler.cli.naming import address, resource_id
 from reconciler.cli.screen import show_problems, tell
 from reconciler.cli.session import ANY_ENVIRONMENT, declared, opened, settings, unanswered
-from reconciler.model import Desired, ResourceId
+from reconciler.model import ResourceId
 from reconciler.ports import Backend
+from reconciler.preparation import Wanted
 from reconciler.problems import Problem, UsageError
 from reconciler.view.plans import plan_lines
 
@@ -27,17 +29,19 @@ def run(arguments: argparse.Namespace) -> int:
     """Plan the deletion, ask, carry it out."""
     from reconciler.record import locked
 
-    desired, targets, environment = _targets(arguments)
+    wanted, targets = _targets(arguments)
+    desired, environment = wanted.desired, wanted.environment
     told = settings(environment, arguments.timeout, arguments.confirm_delete)
     with (
         opened(desired.values(), told, everything=True) as backends,
         locked(told.state, environment, arguments.lock_timeout),
     ):
-        return _delete(arguments, environment, targets, backends)
+        code = _delete(arguments, environment, targets, backends)
+    return keep_names(wanted, code)
 
 
-def _targets(arguments: argparse.Namespace) -> tuple[Mapping[ResourceId, Desired], Targets, str]:
-    """Everything declared (or what was named), each with the backend it lives in where known; the environment."""
+def _targets(arguments: argparse.Namespace) -> tuple[Wanted, Targets]:
+    """What is declared, and what of it goes (or what was named), each with the backend it lives in where known."""
     names = [word for word in arguments.paths if is_id(word)]
     paths = [word for word in arguments.paths if word not in names]
     if names and paths:
@@ -45,7 +49,7 @@ def _targets(arguments: argparse.Namespace) -> tuple[Mapping[ResourceId, Desired
     if paths:
         wanted = declared(paths)
         homes: Targets = {id: want.backend for id, want in wanted.desired.items() if id.kind != "Host"}
-        return wanted.desired, homes, wanted.environment
+        return wanted, homes
     desired = declared(arguments.manifests).desired if arguments.manifests else {}
     with look(arguments) as seen:
         targets: Targets = {}
@@ -54,7 +58,7 @@ def _targets(arguments: argparse.Namespace) -> tuple[Mapping[ResourceId, Desired
             if id in targets:
                 raise UsageError(Problem(f"{id} is named twice", hint="delete them one after the other"))
             targets[id] = home
-        return desired, targets, arguments.environment or _environment_of(seen, targets)
+        return Wanted(arguments.environment or _environment_of(seen, targets), desired), targets
 
 
 def _target(seen: Seen, name: str, environment: str | None) -> tuple[ResourceId, str | None]:

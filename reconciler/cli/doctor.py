@@ -56,9 +56,11 @@ def _findings(told: Settings) -> Iterator[Finding]:
     from reconciler.backends.images.checkup import checks as of_images
     from reconciler.backends.lxd.checkup import checks as of_lxd
     from reconciler.backends.qemu.checkup import checks as of_qemu
+    from reconciler.names.places import Usual
 
     for room, checks in (("qemu", of_qemu), ("lxd", of_lxd), ("images", of_images)):
         yield from (Finding(room, check) for check in checks(told))
+    yield Finding("host", Usual().check())
 
 
 def _mend(findings: list[Finding]) -> bool:

@@ -1,42 +1,109 @@
-"""``reconciler hosts``: names of guests for programs on this host, as a block of /etc/hosts that is ours."""
+"""``reconciler hosts``: names of guests for programs on this host, printed, or kept where programs find them.
+
+apply, delete and watch do the same with ``keep`` where the environment asks for it.
+"""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import errno
-import fcntl
-import glob
-import os
-import secrets
-import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from reconciler.blocks import BrokenMarks, block_of, with_block
-from reconciler.cli import DONE, PROBLEM
-from reconciler.cli.hostnames import BLOCK, Names, kept, names
+from reconciler.blocks import with_block
+from reconciler.cli import BUG, DONE, INTERRUPTED, PROBLEM
 from reconciler.cli.lookup import Seen, look
-from reconciler.cli.screen import show_problems
-from reconciler.model import ResourceId
-from reconciler.paths import private_dir, state_dir
+from reconciler.cli.screen import show_problems, tell
+from reconciler.cli.session import ANY_ENVIRONMENT, opened, settings
+from reconciler.model import Desired, ResourceId
+from reconciler.names.block import alone
+from reconciler.names.lines import BLOCK, Names, names
+from reconciler.names.places import Place, Usual, named
+from reconciler.observation import observe
+from reconciler.paths import state_dir
 from reconciler.ports import Guests
-from reconciler.problems import Problem, Refused
+from reconciler.problems import Problem, ReconcilerError, UsageError
+from reconciler.view.text import clean, line
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the block, or keep it up to date in a file. What a silent backend would know stays as it is there."""
+    """Print the block, keep the names, or take them away. What a silent backend would know stays as it is there."""
+    if arguments.to is not None and arguments.write != "":
+        raise UsageError(Problem("--to says where --write keeps them", hint="--write without a path, and --to"))
+    if arguments.remove is not None:
+        return _remove(arguments.remove)
     with look(arguments) as seen:
-        found = names(seen.world, _direct(seen))
+        found = _found(seen)
     show_problems([*found.problems, *seen.problems])
     if arguments.write is None:
         sys.stdout.write(with_block(b"", BLOCK, found.lines).decode())
     else:
-        with _alone():
-            maintain(Path(os.path.realpath(arguments.write)), found, whole=not seen.problems)
+        place = _chosen(arguments.write, arguments.to, attended=True)
+        _write(place, found, not seen.problems, usual=arguments.write == "")
+        show_problems(place.problems())
     return PROBLEM if seen.problems else DONE
+
+
+@dataclass(frozen=True, slots=True)
+class NamesKept:
+    """What became of keeping the names. place: where they are kept; changed: whether anything had to be written;
+    problems: why not, or why nobody is answered."""
+
+    place: str
+    changed: bool
+    problems: tuple[Problem, ...] = ()
+
+
+def keep(desired: Iterable[Desired], path: str = "") -> NamesKept:
+    """Look at everything that is there, and bring the names up to date, unattended. Raises nothing that we name.
+
+    desired: where else to look than on this host; path: a file, or a folder of dnsmasq's; empty: the usual place.
+    """
+    place: Place | None = None
+    try:
+        place = _chosen(path, None, attended=False)
+        with opened(desired, settings(ANY_ENVIRONMENT), everything=True) as backends:
+            seen = Seen(backends, observe(backends))
+            found = _found(seen)
+        changed = _write(place, found, not seen.problems, usual=not path)
+        return NamesKept(str(place.path), changed, tuple(place.problems()))
+    except ReconcilerError as error:
+        return NamesKept(str(place.path) if place is not None else path, False, tuple(error.problems))
+
+
+def kept(desired: Mapping[ResourceId, Desired], code: int) -> int:
+    """At the end of a verb of an environment with ``names``: keep them; the exit code."""
+    if code in (BUG, INTERRUPTED):
+        return code
+    done = keep(desired.values())
+    show_problems(list(done.problems))
+    return code or (PROBLEM if done.problems else DONE)
+
+
+def _chosen(path: str, kind: str | None, attended: bool) -> Place:
+    return named(Path(path)) if path else Usual().choose(kind, attended)
+
+
+def _write(place: Place, found: Names, whole: bool, usual: bool) -> bool:
+    with alone(state_dir()):
+        return Usual().keep(place, found, whole) if usual else place.keep(found, whole)
+
+
+def _remove(path: str) -> int:
+    with alone(state_dir()):
+        if not path:
+            there = Usual().remove()
+        else:
+            place = named(Path(path))
+            there = place.entry.remove() if place.entry is not None else place.keep(Names([], []), whole=True)
+    tell([line("names: ", clean("taken away" if there else "there were none"))])
+    return DONE
+
+
+def _found(seen: Seen) -> Names:
+    return names(seen.world, _direct(seen))
 
 
 def _direct(seen: Seen) -> dict[tuple[str, ResourceId], list[str]]:
@@ -47,52 +114,3 @@ def _direct(seen: Seen) -> dict[tuple[str, ResourceId], list[str]]:
             for id, addresses in cast(Guests, backend).addresses().items():
                 found[name, id] = list(addresses)
     return found
-
-
-def maintain(path: Path, found: Names, whole: bool) -> None:
-    """Bring the block in the file up to date; nothing is written where it is so already. Raises Refused.
-
-    Whatever a call that was killed left beside the file goes.
-    """
-    try:
-        for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.reconciler"):
-            left.unlink(missing_ok=True)
-        before = path.read_bytes() if path.exists() else b""
-        lines = found.lines if whole else [*found.lines, *kept(block_of(before, BLOCK), found.lines)]
-        after = with_block(before, BLOCK, lines)
-        if after != before:
-            _replace(path, after)
-    except BrokenMarks as error:
-        raise Refused(Problem(str(error), subject=str(path), hint="mend them, or take all of it out")) from error
-    except OSError as error:
-        raise Refused(Problem(f"cannot be written: {error.strerror}", subject=str(path))) from error
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """As a whole or not at all, with the owner and mode that it had. A file that is a mount can only be overwritten."""
-    there = path.stat() if path.exists() else None
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.reconciler")
-    handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            if there is not None:
-                os.fchown(file.fileno(), there.st_uid, there.st_gid)
-            os.fchmod(file.fileno(), stat.S_IMODE(there.st_mode) if there is not None else 0o644)
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        path.write_bytes(data)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One of us at a time, so that no names are lost between reading and writing."""
-    with (private_dir(state_dir()) / "hosts.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -285,8 +285,13 @@ def _top(verb: argparse.ArgumentParser) -> None:
 
 def _hosts(verb: argparse.ArgumentParser) -> None:
     verb.set_defaults(environment=None)
-    words = "keep the block up to date in this file (default: /etc/hosts), instead of printing it"
-    completed(verb.add_argument("--write", nargs="?", const="/etc/hosts", metavar="FILE", help=words))
+    which = verb.add_mutually_exclusive_group()
+    words = "keep the names instead of printing them: in this file, or by the dnsmasq that reads this folder"
+    completed(which.add_argument("--write", nargs="?", const="", metavar="PATH", help=f"{words} (default: see --to)"))
+    words = "take the names away again, from PATH or from the usual places"
+    completed(which.add_argument("--remove", nargs="?", const="", metavar="PATH", help=words))
+    words = "where --write keeps them: /etc/hosts, or dnsmasq's folder (default: as before, else what serves here)"
+    verb.add_argument("--to", choices=("hosts", "dnsmasq"), help=words)
     _manifests(verb)
 
 
@@ -331,7 +336,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("shell", "guests", "open a shell in a guest", _shell),
     ("cp", "cp", "copy files and folders into a guest, or out of one", _copy),
     ("top", "top", "show what guests take of processors and memory", _top),
-    ("hosts", "hosts", "give guests names on this host: a block of /etc/hosts", _hosts),
+    ("hosts", "hosts", "give guests names on this host: by /etc/hosts, or by dnsmasq", _hosts),
     ("devices", "devices", "list what this machine has that a guest could be given", _devices),
     ("history", "history", "show the runs of the past", _history),
     ("doctor", "doctor", "say what this machine has, what is missing, and how to mend it", _doctor),

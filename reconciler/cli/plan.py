@@ -15,6 +15,7 @@ from reconciler.problems import Problem, UsageError
 
 if TYPE_CHECKING:
     from reconciler.planning import PlanOptions
+    from reconciler.preparation import Wanted
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -27,16 +28,16 @@ def run(arguments: argparse.Namespace) -> int:
         plan, world = loop.make_plan(wanted, backends, options)
     show_problems(unanswered(world, plan))
     if arguments.out:
-        _save(arguments.out, wanted.desired, options, plan)
+        _save(arguments.out, wanted, options, plan)
     show_plan(plan, wanted.desired, arguments.output, arguments.verbose)
     return exit_code(plan, arguments.exit_code)
 
 
-def _save(file: str, desired: Mapping[ResourceId, Desired], options: PlanOptions, plan: Plan) -> None:
+def _save(file: str, wanted: Wanted, options: PlanOptions, plan: Plan) -> None:
     from reconciler import saved
 
     try:
-        saved.write(Path(file), desired, options, plan)
+        saved.write(Path(file), wanted.desired, options, plan, wanted.names)
     except OSError as error:
         raise UsageError(Problem(f"cannot save the plan: {error.strerror}", subject=file)) from error
 

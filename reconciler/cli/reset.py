@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from reconciler.cli import PROBLEM
-from reconciler.cli.apply import keep_session
+from reconciler.cli.apply import keep_names, keep_session
 from reconciler.cli.carry import Carrier, agreed
 from reconciler.cli.naming import address, resource_id, suggestion
 from reconciler.cli.screen import show_problems, tell
@@ -39,7 +39,8 @@ def run(arguments: argparse.Namespace) -> int:
         opened(wanted.desired.values(), told) as backends,
         locked(told.state, wanted.environment, arguments.lock_timeout),
     ):
-        return _reset(arguments, wanted, options, backends)
+        code = _reset(arguments, wanted, options, backends)
+    return keep_names(wanted, code)
 
 
 def named(word: str, desired: Mapping[ResourceId, Desired]) -> ResourceId:

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -21,6 +22,7 @@ from reconciler.watch.daemon import Daemon, Options
 from reconciler.watch.inbox import Inbox
 from reconciler.watch.journal import Journal
 from reconciler.watch.logs import sink
+from reconciler.watch.naming import NamesKept
 from reconciler.watch.notify import Notifier
 from reconciler.watch.places import Opener
 from reconciler.watch.runs import Kept, Runs
@@ -46,7 +48,9 @@ def run(arguments: argparse.Namespace) -> int:
         notifier.tell("READY=1")
 
     often, most = arguments.resync, notifier.most
-    options = Options(often, arguments.parallel, arguments.observe_only, notifier.alive, most, begun)
+    observe, names = arguments.observe_only, arguments.names
+    keep = partial(_keep_names, path=names or "")
+    options = Options(often, arguments.parallel, observe, notifier.alive, most, begun, names is not None, keep)
     daemon = Daemon(source, _opener(arguments.timeout), state, options, inbox, journal, Runs(state, _reported))
     _serve_metrics(daemon, arguments.metrics)
     _obey_signals(daemon)
@@ -123,6 +127,12 @@ def _opener(timeout: float) -> Opener:
         return opened(wanted.desired.values(), settings(wanted.environment, timeout), wanted.prune)
 
     return open_for
+
+
+def _keep_names(wanted: Wanted, path: str) -> NamesKept:
+    from reconciler.cli.hosts import keep
+
+    return keep(wanted.desired.values(), path)
 
 
 def _reported(error: BaseException) -> None:

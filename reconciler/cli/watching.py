@@ -15,6 +15,8 @@ def watch(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--observe-only", action="store_true", help="look and report, and change nothing")
     verb.add_argument("--parallel", type=count, default=8, metavar="N", help="steps at a time (default: 8)")
     timeout(verb)
+    words = "keep the names of guests up to date, as `hosts --write` does (there, or in PATH)"
+    completed(verb.add_argument("--names", nargs="?", const="", metavar="PATH", help=words))
     words = "how events are written to stderr (default: human)"
     verb.add_argument("--log-format", choices=["human", "json", "journal"], default="human", help=words)
     words = "serve metrics over HTTP there as well, such as 127.0.0.1:9090"

@@ -42,6 +42,7 @@ class Composition:
 
     approve: {restart, replace, delete} → may happen unattended
     drift:   what watch mode does about somebody else's changes: heal | report; a resource's driftPolicy beats it
+    names:   whether the names of guests are kept on this host
     composing: composes single documents of it again; None: as they are written
     """
 
@@ -50,6 +51,7 @@ class Composition:
     prune: bool = False
     approve: Mapping[str, bool] = field(default_factory=dict)
     drift: str = "heal"
+    names: bool = False
     composing: Composing | None = field(default=None, compare=False, repr=False)
 
 
@@ -63,8 +65,6 @@ def compose(documents: Iterable[Document], load: LoadPath, check: Check = lambda
     outer = [one for one in given if is_environment(one)]
     if not outer:
         return _checked(Composition(DEFAULT_ENVIRONMENT, given), check, [])
-    gathering = Gathering(load)
-    if len(outer) > 1:
     return _followed(outer, [one for one in given if not is_environment(one)], load, check)
 
 
@@ -74,6 +74,8 @@ def _followed(outer: Sequence[Document], beside: Iterable[Document], load: LoadP
     from reconciler.composition.gathering import Gathering, Part
     from reconciler.composition.values import fill_in
 
+    gathering = Gathering(load)
+    if len(outer) > 1:
         names = ", ".join(one.file for one in outer)
         gathering.problems.append(Problem(f"several environments at once: {names}", hint="apply one after the other"))
     gathering.parts += [Part(one, ()) for one in beside]
@@ -92,7 +94,7 @@ def _composition(environment: Document, documents: Sequence[Document], composing
     spec = environment.data.get("spec") or {}
     name, approve = environment.data["metadata"]["name"], dict(spec.get("approve") or {})
     prune, drift = bool(spec.get("prune")), spec.get("drift", "heal")
-    return Composition(name, tuple(documents), prune, approve, drift, composing)
+    return Composition(name, tuple(documents), prune, approve, drift, bool(spec.get("names")), composing)
 
 
 def _checked(composition: Composition, check: Check, problems: list[Problem]) -> Composition:

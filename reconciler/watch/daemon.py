@@ -23,6 +23,7 @@ from reconciler.watch import passes
 from reconciler.watch.inbox import Inbox
 from reconciler.watch.journal import Journal
 from reconciler.watch.meter import Meter
+from reconciler.watch.naming import Keep, NamesKept, Naming
 from reconciler.watch.places import Opener, Places
 from reconciler.watch.runs import Runs
 from reconciler.watch.source import Source, settings
@@ -34,6 +35,8 @@ RESYNC = 600.0
 """Seconds between two looks at everything, give or take a tenth."""
 
 
+_LAST_NAMES = 5.0
+"""Seconds that a last look for names gets at the end."""
 _MANY = 500
 """As many new resources are worth to be laid by."""
 
@@ -42,7 +45,8 @@ _MANY = 500
 class Options:
     """resync: seconds; parallel: steps at once in one group; observe: only look, and report;
     on_turn: called every round; most: seconds that a round may take;
-    on_begun: called once, when the first look has begun: for what nothing waits for until then."""
+    on_begun: called once, when the first look has begun: for what nothing waits for until then;
+    names: whether those of guests are kept, whatever the environment says; keep: does it."""
 
     resync: float = RESYNC
     parallel: int = 8
@@ -50,17 +54,21 @@ class Options:
     on_turn: Callable[[], None] = lambda: None
     most: float = 5.0
     on_begun: Callable[[], None] = lambda: None
+    names: bool = False
+    keep: Keep | None = None
 
 
 @dataclass(slots=True)
 class Status:
-    """What is true right now. suspended: why nothing is carried out, empty when it is; times: since the epoch."""
+    """What is true right now. suspended: why nothing is carried out, empty when it is; times: since the epoch;
+    names: what became of the last look at those of guests."""
 
     started: float = field(default_factory=time.time)
     suspended: str = ""
     yields_to: str = ""
     last_resync: float = 0.0
     problems: tuple[Problem, ...] = ()
+    names: NamesKept | None = None
 
 
 class Daemon:
@@ -76,6 +84,8 @@ class Daemon:
         self._state = state
         self._turn = Turn(state)
         self._places = Places(opener, self._told, self.work.broken)
+        self._naming = Naming(options.keep, self._tell_named, self._naming_broken) if options.keep is not None else None
+        self._heard = 0
         self._everything = False
         self._resync_at = 0.0
         self._read_again = True
@@ -99,6 +109,8 @@ class Daemon:
         finally:
             gc.enable()
             self.journal.flush()
+            if self._naming is not None:
+                self._naming.end(_LAST_NAMES)
             self._turn.end()
             if not self.work.busy:
                 self._places.close()
@@ -115,6 +127,7 @@ class Daemon:
         waits = self._begin(now)
         self._note_proved()
         self._settle(now)
+        self._follow_names()
         self.journal.flush()
         now = time.monotonic()
         self.inbox.drain(min(self.options.most, waits - now, self.source.due() - now))
@@ -230,6 +243,32 @@ class Daemon:
         else:
             self.resync(time.monotonic())  # whatever it did, we have not seen all of it
 
+    # -- names ------------------------------------------------------------------------------------------------------
+
+    def _follow_names(self) -> None:
+        """Whatever happened may have given a guest another address."""
+        if self._naming is None:
+            return
+        wanted = self.wanted
+        asked = wanted is not None and (self.options.names or wanted.names) and not self.may_act()
+        news, self._heard = self._heard != self.journal.newest, self.journal.newest
+        self._naming.follow(wanted if asked else None, news)
+
+    def _tell_named(self, kept: NamesKept) -> None:
+        self.inbox.put(lambda: self._named(kept))
+
+    def _naming_broken(self, error: BaseException) -> None:
+        self.work.broken("names", error)
+
+    def _named(self, kept: NamesKept) -> None:
+        before, self.status.names = self.status.names, kept
+        if kept.changed:
+            self.journal.tell("Named", f"the names of guests are up to date in {kept.place}")
+        if kept.problems and (before is None or before.problems != kept.problems):
+            for problem in kept.problems:
+                self.journal.tell("NotNamed", str(problem), warning=True)
+        self._heard = max(self._heard, self.journal.newest)  # our own words are no news
+
     # -- what may be done -------------------------------------------------------------------------------------------
 
     def may_act(self) -> str:
@@ -288,6 +327,7 @@ class Daemon:
         self.inbox.put(lambda: self._wake(backend, ids))
 
     def _wake(self, backend: str, ids: Collection[ResourceId] | None) -> None:
+        self._heard = -1
         if self._places.listens(backend) and ids is None:
             return  # no look has begun yet
         if self.wanted is not None:

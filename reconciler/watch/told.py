@@ -26,12 +26,19 @@ def status(daemon: Daemon) -> dict[str, Any]:
         "inSync": work.in_sync(),
         "source": dict(daemon.source.status()),
         "problems": [str(problem) for problem in state.problems],
+        "names": _names(daemon),
         "history": daemon.runs.trouble,
         "queue": {"waiting": work.queue.depth, "working": sorted(map(str, work.queue.working))},
         "hosts": {id.name: want.spec for id, want in wanted.desired.items() if id.kind == "Host"} if wanted else {},
         "lastResync": moment(state.last_resync) if state.last_resync else None,
         "resources": _resources(daemon, wanted.desired) if wanted else [],
     }
+
+
+def _names(daemon: Daemon) -> dict[str, Any] | None:
+    """Where those of guests are kept, and why not; None when nobody asked for it."""
+    kept = daemon.status.names
+    return {"place": kept.place, "problems": [str(one) for one in kept.problems]} if kept is not None else None
 
 
 def _resources(daemon: Daemon, desired: Mapping[ResourceId, Desired]) -> list[dict[str, Any]]:

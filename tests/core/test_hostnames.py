@@ -1,4 +1,4 @@
-"""cli/hostnames, reachable: which names guests have, and by which addresses."""
+"""names/lines, names/block, reachable: which names guests have, and by which addresses."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.cli.hostnames import Names, kept, names
-from reconciler.cli.hosts import maintain
 from reconciler.model import QEMU, Observed, Power, ResourceId, Spec
+from reconciler.names.block import maintain
+from reconciler.names.lines import Names, kept, names
 from reconciler.reachable import ipv4_networks, ipv6_networks, neighbours
 from tests.core.test_naming import TERMINA
 
@@ -56,6 +56,15 @@ def test_each_guest_that_can_be_reached_has_its_names() -> None:
         "Container/both: another guest is called both, too: no name",
         "termina/deaf: nothing to reach it by: no name",
     ]
+
+
+@pytest.mark.parametrize("name", ["x\n8.8.8.8\tbank.example", "a b", "evil.example", "-x", "", "x" * 64, "\u0430pp"])
+def test_what_a_guest_calls_its_containers_never_makes_lines_of_its_own(name: str) -> None:
+    liar = container(name, "termina", **{"port-web": PORT})
+    found = names([machine("termina", {"forwards": FORWARDS}), liar], {})
+    assert found.lines == ["127.0.0.1\ttermina.linux.test", "127.0.0.5\ttermina.linux.test"]
+    assert [one.summary for one in found.problems] == ["it is called what no host can be called: no name"]
+    assert "\n8.8.8.8" not in str(found.problems[0])
 
 
 def test_names_of_what_could_not_be_looked_at_stay() -> None:

@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from reconciler.cli import hosts
-from reconciler.cli.hostnames import Names
+from reconciler.names import block
+from reconciler.names.lines import Names
 from tests.core.test_hostnames import OWN, TOWER, names
-from tests.e2e.conftest import Place
-from tests.e2e.test_commands import IMAGE, container
+from tests.e2e.conftest import COMMAND, Place
+from tests.e2e.test_commands import IMAGE, container, environment
+from tests.support.dnsmasq import Dnsmasq
 
 BRIDGE = "hostbr7"
 NETWORK = f"""\
@@ -34,14 +35,14 @@ def test_programs_find_a_container_inside_a_vm_by_its_names(tmp_path: Path) -> N
     file = tmp_path / "hosts"
     file.write_bytes(b"127.0.0.1\tlocalhost\n\xff odd\r\n# no line end")
     file.chmod(0o640)
-    hosts.maintain(file, names(TOWER, OWN), whole=True)
+    block.maintain(file, names(TOWER, OWN), whole=True)
     for name in ("penguin.termina.linux.test", "penguin.linux.test"):
         assert resolved(file, name).startswith("127.0.0.1 ")
     assert resolved(file, "deaf.termina.linux.test") == ""
     assert file.stat().st_mode & 0o777 == 0o640
-    hosts.maintain(file, Names([], []), whole=False)
+    block.maintain(file, Names([], []), whole=False)
     assert resolved(file, "penguin.termina.linux.test").startswith("127.0.0.1 ")
-    hosts.maintain(file, Names([], []), whole=True)
+    block.maintain(file, Names([], []), whole=True)
     assert file.read_bytes() == b"127.0.0.1\tlocalhost\n\xff odd\r\n# no line end\n"
     assert [path.name for path in tmp_path.iterdir()] == ["hosts"]
 
@@ -49,7 +50,8 @@ def test_programs_find_a_container_inside_a_vm_by_its_names(tmp_path: Path) -> N
 def test_a_file_that_is_a_mount_itself_is_written_too(tmp_path: Path) -> None:
     (tmp_path / "under").write_text("1.2.3.4 x\n")
     (tmp_path / "hosts").touch()
-    code = "import sys; from pathlib import Path; from reconciler.cli.hosts import Names, maintain; "
+    code = "import sys; from pathlib import Path; from reconciler.names.lines import Names; "
+    code += "from reconciler.names.block import maintain; "
     code += "maintain(Path(sys.argv[1]), Names(['5.6.7.8\\ty'], []), whole=True)"
     script = 'mount --bind "$1/under" "$1/hosts" && exec "$2" -c "$3" "$1/hosts"'
     words = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), sys.executable, code]
@@ -83,6 +85,40 @@ def test_the_block_follows_what_runs(place: Place) -> None:
     assert silent.code == 1
     assert "web.linux.test" in file.read_text()  # silence is not absence
 
-    place.ok("delete", "--yes", manifest)
+    server = Dnsmasq(place.folder)
+    said = place.ok("hosts", "--write", str(server.folder)).err
+    assert "no dnsmasq answers from there yet" in said and "systemctl restart dnsmasq" in said
+    with server.running():
+        assert "no dnsmasq" not in place.ok("hosts", "--write", str(server.folder)).err
+        assert server.ask("web.linux.test") == [address]
+        place.ok("delete", "--yes", manifest)
+        place.ok("hosts", "--write", str(server.folder))
+        server.until("web.linux.test", [])
+    place.ok("hosts", "--remove", str(server.folder))
+    assert list(server.folder.iterdir()) == []
     place.ok("hosts", "--write", str(file))
     assert file.read_text() == "127.0.0.1\tlocalhost\n"
+
+
+def test_apply_and_delete_keep_them_where_the_environment_asks_for_it(place: Place) -> None:
+    """/etc/hosts is another file for these commands: what this machine has stays as it is."""
+    file = place.folder / "hosts"
+    file.write_text("127.0.0.1\tlocalhost\n")
+    ready = {"ip": True, "timeout": "60s"}
+    place.write("all.yaml", IMAGE + NETWORK + container("web", devices=CARD, ready=ready))
+    whole = place.write("environment.yaml", environment("named", names=True))
+
+    def elsewhere(*words: str) -> str:
+        script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", script, "sh", str(file), *COMMAND, *words]
+        done = subprocess.run(command, env=place.environment, capture_output=True, text=True, cwd=place.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    elsewhere("plan", whole, "--out", "saved.plan")
+    assert file.read_text() == "127.0.0.1\tlocalhost\n"
+    elsewhere("apply", "saved.plan")
+    assert resolved(file, "web.linux.test").startswith("10.77.7.")
+    elsewhere("delete", "--yes", whole)
+    assert file.read_text() == "127.0.0.1\tlocalhost\n"
+    elsewhere("hosts", "--remove")

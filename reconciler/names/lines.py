@@ -1,8 +1,9 @@
-"""Which names guests have, and the addresses that this host reaches them by: the lines of /etc/hosts. Pure."""
+"""NAMES, the lines: which names guests have, and the addresses that this host reaches them by. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ DOMAIN = "linux.test"
 """Reserved for what is never on the internet (RFC 6761), so that no name of ours is anybody else's."""
 BLOCK = "reconciler"
 """What our part of the file is called."""
+_LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+"""What may stand in a line: an LXD inside of a VM says what its containers are called, and may say anything."""
 
 Direct = Mapping[tuple[str, ResourceId], Sequence[str]]
 """Backend and guest → addresses of its own that this host reaches."""
@@ -37,7 +40,9 @@ def names(guests: Iterable[Observed], direct: Direct) -> Names:
     for one in running:
         found = sorted(set(_addresses(one, machines, direct)), key=_order)
         called = _names(one, alone=short.count(one.id.name) == 1)
-        if not found:
+        if not _LABEL.fullmatch(one.id.name):
+            problems.append(Problem("it is called what no host can be called: no name", subject=repr(_subject(one))))
+        elif not found:
             hint = "give it a PortForward, or a network card on a bridge of this host"
             problems.append(Problem("nothing to reach it by: no name", subject=_subject(one), hint=hint))
         elif not called:
@@ -94,6 +99,8 @@ def _listening(listen: str) -> str | None:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
+    if "%" in text:
+        return None  # a zone may be any text
     if address.is_unspecified:
         return "127.0.0.1" if address.version == 4 else "::1"
     return str(address)

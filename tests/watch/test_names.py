@@ -1,0 +1,92 @@
+"""The watch keeps the names of guests up to date, where programs of this host find them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.watch.conftest import COMMAND, Place, Watch
+
+BRIDGE = "namesbr7"
+OWN = "127.0.0.1\tlocalhost\n"
+
+
+def network(place: Place) -> None:
+    ipv4 = {"address": "10.77.9.1/24", "nat": False}
+    spec = {"type": "bridge", "ipv4": ipv4, "ipv6": {"address": "none"}, "deletionPolicy": "delete"}
+    document = {"apiVersion": "reconciler/v1", "kind": "Network", "metadata": {"name": BRIDGE}, "spec": spec}
+    place.save("network.yaml", json.dumps(document))
+
+
+@pytest.fixture
+def hosts(tmp_path: Path) -> Path:
+    """Stands for /etc/hosts."""
+    file = tmp_path / "hosts"
+    file.write_text(OWN)
+    return file
+
+
+@pytest.fixture
+def watch(place: Place, hosts: Path) -> Iterator[Watch]:
+    """It sees ``hosts`` as /etc/hosts."""
+    network(place)
+    place.environment_yaml(names=True, approve={"delete": True}, prune=True)
+    script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(hosts), *COMMAND]
+    command += ["watch", str(place.folder), "--log-format", "json"]
+    here = place.environment
+    pipe = subprocess.PIPE
+    running = Watch(subprocess.Popen(command, env=here, stdin=subprocess.DEVNULL, stderr=pipe, text=True))
+    yield running
+    running.kill()
+
+
+def lines(hosts: Path) -> list[str]:
+    """Our part of the file; the rest has to be as it was."""
+    text = hosts.read_text()
+    assert text.startswith(OWN)
+    block = text.removeprefix(OWN).splitlines()
+    assert not block or (block[0], block[-1]) == ("# begin reconciler", "# end reconciler")
+    return block[1:-1]
+
+
+def test_an_address_that_comes_changes_and_goes(place: Place, hosts: Path, watch: Watch) -> None:
+    card = {"eth0": {"type": "nic", "network": BRIDGE, "name": "eth0"}}
+    watch.until("InSync")
+    assert lines(hosts) == []
+    web = place.container("web", devices=card)
+    place.environment_yaml(names=True, approve={"delete": True}, prune=True)
+    watch.until("Ready", web)
+    watch.until("Named", words="/etc/hosts")
+    (first,) = lines(hosts)
+    assert first.startswith("10.77.9.") and first.endswith("\tweb.linux.test")
+
+    watch.skip()
+    other = "ip addr flush dev eth0; ip addr add 10.77.9.250/24 dev eth0"
+    place.run("exec", "web", "--", "sh", "-c", other)  # nobody is told of that
+    while lines(hosts) != ["10.77.9.250\tweb.linux.test"]:
+        watch.until("Named")
+
+    watch.skip()
+    (place.folder / "web.yaml").unlink()
+    place.environment_yaml(names=True, approve={"delete": True}, prune=True)
+    watch.until("Named")
+    assert hosts.read_text() == OWN
+    assert place.status()["names"] == {"place": "/etc/hosts", "problems": []}
+
+
+def test_names_that_cannot_be_kept_are_told_once_and_hold_nothing_up(place: Place, hosts: Path) -> None:
+    hosts.write_text(f"{OWN}# end reconciler\n")  # somebody broke the marks of our block
+    with place.watching("--names", str(hosts)) as watch:
+        watch.until("NotNamed", words="do not stand there once each")
+        web = place.container("web")
+        watch.until("Ready", web)
+        watch.until("InSync")
+        (problem,) = place.status()["names"]["problems"]
+        assert f"{hosts}: the lines" in problem
+        assert f"names: {hosts}" in place.run("status")
+    assert [one["reason"] for one in watch.events].count("NotNamed") == 1
