@@ -53,7 +53,7 @@ def test_a_vm_boots_from_an_overlay_and_the_image_is_never_written(lab: Lab, for
         subprocess.run(["qemu-img", "convert", "-O", "qcow2", raw, path], check=True)
     image = image_of(lab, path, format)
     root = {"image": {"name": "golden", "identity": "d" * 64}, "format": "qcow2", "readOnly": False, "size": 2 * MIB}
-    want = lab.machine("vm", guestAgent=False, disks={"root": root}, ready={"log": IDLE_SAYS, "timeout": 20})
+    want = lab.machine("vm", guestAgent=False, disks={"root": root}, ready={"log": IDLE_SAYS, "timeout": 60})
     lab.converge(image, replace(want, needs=(image.id,)))
     base, overlay = lab.folder().base("root"), lab.folder().disk("root", "qcow2")
     assert info(overlay)["virtual-size"] == 2 * MIB
@@ -70,7 +70,7 @@ def test_boot_from_an_image_that_is_a_disk(lab: Lab) -> None:
     raw = lab.state / "golden.raw"
     raw.write_bytes(idle_disk())
     boot = {"image": {"name": "golden", "identity": "d" * 64}}
-    ready = {"log": IDLE_SAYS, "timeout": 20}
+    ready = {"log": IDLE_SAYS, "timeout": 60}
     lab.converge(image_of(lab, raw, "raw"), lab.machine("vm", boot=boot, guestAgent=False, ready=ready))
     assert lab.folder().disk("_boot", "qcow2").exists()
 

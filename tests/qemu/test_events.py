@@ -136,7 +136,7 @@ def test_a_guest_whose_disk_has_no_room_waits_and_goes_on_with_nothing_lost(linu
         subprocess.run(["mount", "-o", "remount,size=16m", str(place)], check=True)
         assert linux.converge(want) == [Verb.UPDATE]
         assert linux.process() == running
-        linux.ask("sh", "-c", "while ! [ -e /done ]; do sleep 0.1; done")
+        linux.inside("sh", "-c", "while ! [ -e /done ]; do sleep 0.1; done")
         assert (place / "data.raw").read_bytes()[: 4 << 20] == b"y\n" * (2 << 20)
         linux.delete(want.id)
     finally:

@@ -16,6 +16,7 @@ import pytest
 from reconciler.backends.qemu import process, records
 from reconciler.backends.qemu.client import Monitor
 from reconciler.backends.qemu.errands import machines
+from reconciler.backends.qemu.observe import PATIENCE
 from reconciler.model import Power, ResourceId, Result, Verb
 from reconciler.problems import Refused, Unreachable
 from tests.support.qemu import QUICK, Lab, bare_qemu, holders
@@ -63,9 +64,7 @@ def test_our_monitor_held_by_another_client_is_silence_not_absence(lab: Lab) -> 
     want = lab.idle()
     lab.converge(want)
     with Monitor(lab.folder().qmp, "intruder"):
-        began = time.monotonic()
         assert lab.verbs(want) == [Verb.HOLD]
-        assert time.monotonic() - began < 7
     assert lab.verbs(want) == [Verb.NOOP]
 
 
@@ -106,7 +105,7 @@ def test_one_silent_vm_does_not_hold_up_the_others(lab: Lab) -> None:
         began = time.monotonic()
         seen = {id.name: one.power for id, one in lab.backend.observe().resources.items()}
         assert seen == {"vm0": None, "vm1": None, "vm2": None, "vm3": Power.RUNNING}
-        assert time.monotonic() - began < 8  # all at once, not one after the other
+        assert time.monotonic() - began < 3 * PATIENCE  # all at once, not one after the other
     finally:
         for one in stopped:
             os.kill(one.pid, signal.SIGCONT)
@@ -114,7 +113,7 @@ def test_one_silent_vm_does_not_hold_up_the_others(lab: Lab) -> None:
 
 @contextmanager
 def stranger() -> Iterator[subprocess.Popen[bytes]]:
-    child = subprocess.Popen(["sleep", "60"])
+    child = subprocess.Popen(["sleep", "6000"])
     try:
         yield child
         assert child.poll() is None, "the stranger was hit"
@@ -173,7 +172,7 @@ def test_a_second_qemu_is_refused_whatever_the_record_says(lab: Lab) -> None:
 def test_a_process_that_holds_the_vm_and_is_not_known_is_silence(lab: Lab) -> None:
     want = lab.idle(power="stopped")
     lab.converge(want)
-    process.spawn(lab.folder(), ["/bin/sleep", "30"], [], None)
+    process.spawn(lab.folder(), ["/bin/sleep", "6000"], [], None)
     try:
         assert lab.verbs(want) == [Verb.HOLD]
     finally:
@@ -239,6 +238,6 @@ def test_a_guest_that_powers_off_is_started_again(linux: Lab) -> None:
     linux.converge(want)
     running = linux.process()
     linux.ask("sh", "-c", "(sleep 0.2; poweroff -f) >/dev/null 2>&1 &")
-    assert process.wait_gone(running, 20)
+    assert process.wait_gone(running, 120)
     assert linux.look().power is Power.STOPPED
     assert linux.converge(want) == [Verb.UPDATE]

@@ -34,7 +34,7 @@ def boot_id(lab: Lab) -> str:
 
 def until(look: Callable[[], T], wanted: T) -> None:
     """A guest takes a moment to notice what was plugged in; that it noticed in the end is what counts."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (seen := look()) != wanted:
         assert time.monotonic() < deadline, f"{seen} is not {wanted}"
         time.sleep(0.1)
@@ -56,6 +56,11 @@ def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
+
+
+def listens(port: int, protocol: str = "tcp") -> str:
+    """A shell script for a guest that ends once somebody listens there."""
+    return f"until grep -q ':{port:04X} 0' /proc/net/{protocol} /proc/net/{protocol}6; do usleep 50000; done"
 
 
 def live(lab: Lab, want: Desired) -> None:
@@ -120,11 +125,11 @@ def test_ports_are_forwarded_into_the_guest(linux: Lab) -> None:
     linux.converge(vm)
     before, port = boot_id(linux), free_port()
     until(lambda: "10.0.2.15" in linux.inside("ip", "addr"), True)
-    linux.inside("sh", "-c", "nc -ll -p 80 -e uname >/dev/null 2>&1 & echo started")
+    linux.inside("sh", "-c", f"nc -ll -p 80 -e uname >/dev/null 2>&1 & {listens(80)}")
     forward = {"web": {"listen": f"127.0.0.1:{port}", "port": 80, "protocol": "tcp"}}
     live(linux, but(vm, forwards=forward))
-    with socket.create_connection(("127.0.0.1", port), 20) as sock:
-        sock.settimeout(20)
+    with socket.create_connection(("127.0.0.1", port), 60) as sock:
+        sock.settimeout(60)
         assert sock.recv(16) == b"Linux\n"
     udp = {"dns": {"listen": f"127.0.0.1:{port}", "port": 53, "protocol": "udp"}}
     live(linux, but(vm, forwards=udp))
@@ -146,7 +151,7 @@ def test_forwards_come_back_after_a_restart_and_after_strange_hands(lab: Lab) ->
     assert [change.field for change in lab.changes(vm)] == ["forwards.web"]
     lab.converge(vm)
     lab.backend.power(vm.id, "restart", True, 5, lambda _: None)
-    socket.create_connection(("127.0.0.1", port), 5).close()
+    socket.create_connection(("127.0.0.1", port), 60).close()
 
 
 def test_a_port_that_is_taken_is_named_and_all_else_is_done(lab: Lab) -> None:
@@ -188,7 +193,7 @@ def test_the_boot_order_changes_under_a_guest(lab: Lab) -> None:
     live(lab, swapped)
     said = lab.serial()
     with Monitor(lab.folder().people, "vm") as monitor:
-        monitor.execute_and_wait("system_reset", ["RESET"], 10)
+        monitor.execute_and_wait("system_reset", ["RESET"], 60)
     until(lambda: "No bootable device" in lab.serial()[len(said) :], True)
     live(lab, want)
 
@@ -204,7 +209,7 @@ def test_what_somebody_unplugged_comes_back(linux: Lab) -> None:
     with Monitor(linux.folder().people, "vm") as monitor:
         for id in ("disk-data", "nic-lan"):
             mine = partial(is_about, id)
-            monitor.execute_and_wait("device_del", ["DEVICE_DELETED"], 20, {"id": id}, mine)
+            monitor.execute_and_wait("device_del", ["DEVICE_DELETED"], 60, {"id": id}, mine)
     assert {change.field for change in linux.changes(vm)} == {"disks.data", "nics.lan"}
     linux.converge(vm)
     until(lambda: serials(linux), {"data": 4 * MIB})

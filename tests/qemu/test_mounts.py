@@ -71,7 +71,7 @@ def test_a_blank_disk_is_formatted_mounted_and_keeps_its_data(linux: Lab) -> Non
     assert "/data" not in table(linux)
     live(linux, with_disks(vm, data, mount="/data"))
     assert boot_id(linux) == before
-    linux.backend.power(vm.id, "restart", False, 20, lambda _: None)
+    linux.backend.power(vm.id, "restart", False, 120, lambda _: None)
     assert boot_id(linux) != before
     assert linux.inside("cat", "/data/x") == "kept"
     linux.signal(signal.SIGKILL)
@@ -171,7 +171,7 @@ def test_what_did_not_grow_grows_with_the_next_start(linux: Lab) -> None:
     data = disk(linux, size=64 * MIB)
     linux.converge(data, want)
     assert condition(linux, "FileSystemSmaller") is not None
-    linux.backend.power(vm.id, "restart", False, 20, lambda _: None)  # this guest has all its programs again
+    linux.backend.power(vm.id, "restart", False, 120, lambda _: None)  # this guest has all its programs again
     assert room(linux, "/data") > at_first + 28
     assert condition(linux, "FileSystemSmaller") is None
     linux.backend.power(vm.id, "stop", True, 20, lambda _: None)

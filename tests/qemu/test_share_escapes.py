@@ -108,14 +108,13 @@ def test_what_is_taken_back_is_gone_even_when_it_is_in_use(linux: Lab, folder: P
     writer = (
         "exec 3>>/mnt/data/log; cd /mnt/data; echo $$ >/run/writer; while echo x >&3; do usleep 50000; done; echo end"
     )
-    linux.inside("sh", "-c", f"(sh -c '{writer}' >/run/said 2>&1 </dev/null) & usleep 300000")
-    assert (folder / "log").stat().st_size > 0
+    linux.inside("sh", "-c", f"(sh -c '{writer}' >/run/said 2>&1 </dev/null) & until [ -s /mnt/data/log ]; do :; done")
     assert linux.converge(linux.busybox()) == [Verb.UPDATE]
     size = (folder / "log").stat().st_size
     assert not any(is_running(pid) for pid in pids)
     time.sleep(0.5)
     assert (folder / "log").stat().st_size == size
-    assert linux.inside("tail", "-n1", "/run/said") == "end"
+    linux.inside("sh", "-c", "until tail -n1 /run/said | grep -q end; do usleep 50000; done")
     assert linux.ask("sh", "-c", "ls /proc/$(cat /run/writer)/cwd/").out == b""
     assert linux.boot_id() == boot
 

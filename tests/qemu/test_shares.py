@@ -38,8 +38,14 @@ def kill(pids: list[int]) -> None:
         with suppress(ProcessLookupError):  # it has ended with the one before
             signal.pidfd_send_signal(handle, signal.SIGKILL)
         os.close(handle)
-    deadline = time.monotonic() + 10
-    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+    end(pids)
+
+
+def end(pids: list[int]) -> None:
+    """Wait until none of them is there any more."""
+    deadline = time.monotonic() + 60
+    while any(is_running(pid) for pid in pids):
+        assert time.monotonic() < deadline
         time.sleep(0.01)
 
 
@@ -95,7 +101,7 @@ def test_it_is_there_when_the_guest_boots_and_boots_again(linux: Lab, folder: Pa
     assert linux.converge(want) == [Verb.CREATE]
     boot, pids = linux.boot_id(), linux.daemons()
     assert linux.inside("cat", "/mnt/data/hello") == "from the host"
-    linux.backend.power(VM, "restart", False, 30.0, lambda _: None)
+    linux.backend.power(VM, "restart", False, 120.0, lambda _: None)
     assert linux.boot_id() != boot and linux.verbs(want) == [Verb.NOOP]
     assert linux.inside("cat", "/mnt/data/hello") == "from the host"
     assert not any(is_running(pid) for pid in pids)
@@ -131,14 +137,14 @@ def test_a_guest_that_waits_for_a_dead_daemon_is_answered(linux: Lab, folder: Pa
     linux.converge(want)
     boot, pids = linux.boot_id(), linux.servers()
     # Asks all the time, so that something is under way when the daemon goes, and has files open there.
-    asks = "exec 3</mnt/data/hello; while stat -f /mnt/data && touch /mnt/data/x; do :; done; echo end"
-    linux.inside("sh", "-c", f"(sh -c '{asks}' >/run/said 2>/run/failed </dev/null) & sleep 1")
+    x = "/mnt/data/x"
+    asks = f"exec 3</mnt/data/hello; while stat -f /mnt/data && touch {x}; do :; done; echo end"
+    linux.inside("sh", "-c", f"(sh -c '{asks}' >/run/said 2>/run/failed </dev/null) & until [ -e {x} ]; do :; done")
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     linux.inside("sleep", "1")
     kill(pids)
-    linux.inside("sh", "-c", "for n in 1 2 3 4 5 6 7 8; do tail -n1 /run/said | grep -q end && break; sleep 0.5; done")
-    assert linux.inside("tail", "-n1", "/run/said") == "end"
+    linux.inside("sh", "-c", "until tail -n1 /run/said | grep -q end; do usleep 50000; done")
     assert "Input/output error" in linux.inside("cat", "/run/failed")
     assert linux.verbs(want) == [Verb.UPDATE]
     linux.converge(want)
@@ -167,8 +173,8 @@ def test_it_goes_along_with_a_guest_that_grows_and_boots_by_itself(linux: Lab, f
 
 
 def await_boot(lab: Lab, before: str) -> bool:
-    """Whether the guest has booted anew within a minute."""
-    deadline = time.monotonic() + 60
+    """Whether the guest has booted anew within two minutes."""
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         try:
             if lab.boot_id() != before:
@@ -183,10 +189,7 @@ def test_no_daemon_outlives_its_qemu(linux: Lab, folder: Path) -> None:
     linux.converge(want)
     pids, boot = linux.daemons(), linux.boot_id()
     linux.signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(is_running(pid) for pid in pids)
+    end(pids)
     linux.converge(want)
     assert linux.inside("cat", "/mnt/data/hello") == "from the host" and linux.boot_id() != boot
 
@@ -199,10 +202,8 @@ def test_a_daemon_that_hangs_is_ended_by_force(linux: Lab, folder: Path) -> None
         os.kill(pid, signal.SIGSTOP)
     linux.signal(signal.SIGKILL)
     linux.converge(linux.busybox(shares={"data": share(folder)}, power="stopped"))
-    deadline = time.monotonic() + 5  # the lock goes a moment before the process does
-    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not any(is_running(pid) for pid in pids) and holders(linux.state) == []
+    end(pids)  # the lock goes a moment before the process does
+    assert holders(linux.state) == []
 
 
 def test_writing_is_allowed_and_forbidden_while_it_runs(linux: Lab, folder: Path) -> None:
@@ -231,13 +232,13 @@ def test_another_folder_under_the_same_path_is_noticed(linux: Lab, folder: Path)
 
 def test_without_an_agent_the_guest_is_told_how_to_mount_it(linux: Lab, folder: Path) -> None:
     want = linux.busybox(
-        guestAgent=False, ready={"log": "ready", "timeout": 50}, shares={"data": share(folder, read_only=True)}
+        guestAgent=False, ready={"log": "ready", "timeout": 160}, shares={"data": share(folder, read_only=True)}
     )
     linux.converge(want)
     (condition,) = [one for one in linux.look().conditions if one.type == "Mounted"]
     assert (condition.status, condition.reason) == (None, "NoAgent")
     assert "mount -t virtiofs -o nosuid,nodev,ro data /mnt/data" in condition.message
-    linux.converge(linux.busybox(guestAgent=False, ready={"log": "ready", "timeout": 50}))
+    linux.converge(linux.busybox(guestAgent=False, ready={"log": "ready", "timeout": 160}))
     assert linux.look().conditions == () and holders(linux.state) == [linux.process().pid]
 
 

@@ -39,7 +39,7 @@ def pids(lab: Lab) -> list[int]:
 
 
 def gone(lab: Lab) -> bool:
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while pids(lab) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not pids(lab)
@@ -57,7 +57,7 @@ def test_the_guest_sees_a_tpm_and_what_it_holds_lasts(linux: Lab) -> None:
     kept = linux.folder().tpm / STATE
     assert _tpm(linux, _DEFINE).endswith("00000000" + _NOTHING_MORE)
     assert _tpm(linux, _WRITE).endswith("00000000" + _NOTHING_MORE)
-    linux.backend.power(want.id, "restart", False, 10.0, print)
+    linux.backend.power(want.id, "restart", False, 120.0, print)
     assert linux.inside("cat", VERSION) == "2"
     [second] = pids(linux)
     assert second != first

@@ -61,7 +61,7 @@ def image(lab: Lab) -> Desired:
 
 def machine(lab: Lab, name: str = "vm") -> Desired:
     boot = {"image": {"name": IMAGE, "identity": IDENTITY}}
-    return lab.machine(name, boot=boot, ready={"guestAgent": True, "timeout": 50})
+    return lab.machine(name, boot=boot, ready={"guestAgent": True, "timeout": 160})
 
 
 @pytest.mark.proof

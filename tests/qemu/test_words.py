@@ -119,15 +119,15 @@ def test_a_lock_waits_and_gives_up(tmp_path: Path) -> None:
     def hold() -> None:
         with locked(tmp_path / "vm", "VirtualMachine/vm", 1.0):
             held.set()
-            release.wait(10)
+            release.wait()
 
     holder = threading.Thread(target=hold)
     holder.start()
-    held.wait(10)
+    held.wait()
     with pytest.raises(Locked, match="another command"), locked(tmp_path / "vm", "VirtualMachine/vm", 0.1):
         pass
     release.set()
-    with locked(tmp_path / "vm", "VirtualMachine/vm", 5.0):
+    with locked(tmp_path / "vm", "VirtualMachine/vm", 60.0):
         holder.join()
 
 

@@ -44,7 +44,7 @@ class PrivateLxd:
 
     @property
     def settings(self) -> Settings:
-        return Settings(ENVIRONMENT, self.state, self.state / "run", timeout=60.0)
+        return Settings(ENVIRONMENT, self.state, self.state / "run", timeout=180.0)
 
     def client(self) -> Client:
         """A new client; the caller closes it."""
@@ -177,7 +177,7 @@ class Lab:
         """What a command in the container says."""
         from reconciler.backends.lxd.session import capture
 
-        code, output = capture(self.client, name, words, Deadline.after(20))
+        code, output = capture(self.client, name, words, Deadline.after(60))
         assert code == 0, output
         return output.decode()
 
@@ -186,7 +186,7 @@ class Lab:
 
         Without it an apply right after a kill may refuse, once, because the object moved after it was planned.
         """
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             running = self.client.get("operations", recursion="1").metadata or {}
             if not any(one["class"] == "task" for one in running.get("running", ())):
@@ -218,7 +218,7 @@ class Lab:
     def _delete_all(self, *path: str, keep: Any = lambda _one: False) -> None:
         for one in self.client.get(*path, recursion="1").metadata:
             if not keep(one):
-                self.client.delete((*path, one["name"]), Deadline.after(30))
+                self.client.delete((*path, one["name"]), Deadline.after(60))
 
     def _try_put(self, path: tuple[str, ...], body: Any, within: Deadline) -> None:
         with suppress(BackendError):

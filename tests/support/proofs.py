@@ -16,7 +16,8 @@ dev() { for d in /sys/block/vd*; do if [ "$(cat $d/serial 2>/dev/null)" = "$1" ]
 text() { dev=$(dev "$1"); if [ -n "$dev" ]; then dd if=$dev bs=8 count=1 iflag=direct 2>/dev/null | tr -d '\\0'; fi; }
 """
 BOOT_ID = "cat /proc/sys/kernel/random/boot_id"
-_PATIENCE = 30.0
+_PATIENCE = 60.0
+
 
 Around = Callable[[Lab], Sequence[Desired]]
 Fields = Mapping[str, Any] | Callable[[Lab], Mapping[str, Any]]

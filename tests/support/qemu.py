@@ -33,7 +33,7 @@ from reconciler.problems import Problem
 ENVIRONMENT = "tests"
 BUSYBOX = "busybox"
 IDENTITY = "b" * 64
-QUICK = Grace(agent=30.0, button=0.1, plug=10.0, device=15.0)
+QUICK = Grace(agent=60.0, button=0.1, plug=30.0, device=60.0)
 MIB = 1 << 20
 IDLE_SAYS = "idle: up"
 
@@ -53,7 +53,7 @@ class Lab:
     state: Path
     environment: str = ENVIRONMENT
     told: list[str] = field(default_factory=list)
-    timeout: float = 60.0
+    timeout: float = 180.0
     grace: Grace = QUICK
 
     @property
@@ -70,14 +70,14 @@ class Lab:
         if not disk.exists():
             disk.write_bytes(idle_disk())
         root = {"path": str(disk), "format": "raw", "readOnly": True}
-        base = {"guestAgent": False, "ready": {"log": IDLE_SAYS, "timeout": 20}, "memory": {"size": 64 * MIB}}
+        base = {"guestAgent": False, "ready": {"log": IDLE_SAYS, "timeout": 60}, "memory": {"size": 64 * MIB}}
         disks = {"root": root, **spec.pop("disks", {})}
         return self.machine(name, **{**base, **spec, "disks": disks})
 
     def busybox(self, name: str = "vm", **spec: Any) -> Desired:
         """A wanted Linux VM with a guest agent."""
         image = {"image": {"name": BUSYBOX, "identity": IDENTITY}}
-        return self.machine(name, **{"boot": image, "ready": {"guestAgent": True, "timeout": 50}, **spec})
+        return self.machine(name, **{"boot": image, "ready": {"guestAgent": True, "timeout": 160}, **spec})
 
     def machine(
         self, name: str, *, payload: Mapping[str, bytes] | None = None, renamed_from: str | None = None, **spec: Any
@@ -184,7 +184,7 @@ class Lab:
         running = self.process(name)
         os.kill(running.pid, number)
         if number is signal.SIGKILL:
-            assert process.wait_gone(running, 10)
+            assert process.wait_gone(running, 60)
         return running
 
     def serial(self, name: str = "vm") -> str:
@@ -199,8 +199,8 @@ class Lab:
 
     def ask(self, *words: str, name: str = "vm") -> Finished:
         """How a command in the guest ends."""
-        with Agent(self.folder(name).agent, name, patience=10) as agent:
-            return agent.run(words, 20.0)
+        with Agent(self.folder(name).agent, name, patience=60) as agent:
+            return agent.run(words, 60.0)
 
     def boot_id(self, name: str = "vm") -> str:
         """Another one after every boot of the guest's kernel."""
