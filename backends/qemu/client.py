@@ -1,42 +1,33 @@
-"""OBSERVE and APPLY, the wire: QMP with deadlines. Asyncio inside, plain calls outside. Only importer of ``qemu.qmp``.
+"""OBSERVE and APPLY, the line to QEMU's monitor: QMP with deadlines.
 
-The library's connect and execute wait for ever; a QMP socket serves one client, and a second one gets a connection and
-no greeting. So every call here has a deadline, and silence is Unreachable: it says nothing about what is there.
+A QMP socket serves one client, and a second one gets a connection and no greeting. So every call here has a deadline,
+and silence is Unreachable: it says nothing about what is there.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import socket
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
+from threading import Event
 from types import TracebackType
-from typing import Any, TypeVar
-
-from qemu.qmp import ExecInterruptedError, ExecuteError, QMPClient, QMPError, Runstate
-from qemu.qmp.events import EventListener
+from typing import Any
 
 from reconciler.backends.qemu.sockets import Busy, connect
+from reconciler.backends.qemu.wire import BEGIN, Command, Lost, Wire, command, is_greeting, is_welcome, wait
 from reconciler.model import Json
 from reconciler.problems import BackendError, Interrupted, Problem, Refused, Unreachable
 
+__all__ = ["Command", "Monitor", "ask_many"]
+
 GREETING = 5.0
-"""Seconds that a QEMU may take to greet us; a healthy one needs 80 ms."""
+"""Seconds that a QEMU may take to greet us; a healthy one needs less than one of a thousand."""
 ANSWER = 20.0
 """Seconds that a command may take."""
-_READ_BUFFER = 16 * 1024 * 1024
-T = TypeVar("T")
-
-# The library logs every lost connection as an error; what became of it is what we raise.
-logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
-logging.getLogger("qemu.qmp").propagate = False
-
-
-Command = tuple[str, Mapping[str, Json] | None]
-"""A QMP command: its name and its arguments."""
+_CROWD = 0.05
+"""Seconds between two looks for room, where many wait to be heard."""
 
 
 class Monitor:
@@ -46,38 +37,33 @@ class Monitor:
         self._path = path
         self._subject = subject
         self._greeting = greeting
-        self._runner = asyncio.Runner()
-        self._client = QMPClient(subject, readbuflen=_READ_BUFFER)
+        self._number = 0
+        self._come: deque[dict[str, Any]] = deque()
 
     def __enter__(self) -> Monitor:
+        deadline = time.monotonic() + self._greeting
+        self._wire = Wire(_open(self._path, self._subject, deadline))
         try:
-            self._run(_connect(self._client, self._path, self._subject, self._greeting))
+            self._begin(deadline)
+        except Lost as error:
+            raise _hung_up(self._subject, error) from error
         except BaseException:
-            self._runner.close()
+            self._wire.close()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._run(_disconnect(self._client))
-        self._runner.close()
+        self._wire.close()
 
     def execute(self, name: str, arguments: Mapping[str, Json] | None = None, timeout: float = ANSWER) -> Json:
         """Its answer. Raises Refused when QEMU says no, Interrupted when it does not say anything (any more)."""
-        return self._run(_execute(self._client, (name, arguments), self._subject, timeout))
+        return self._execute(name, arguments, timeout)
 
     def execute_with(self, handle: int, name: str, arguments: Mapping[str, Json]) -> Json:
         """The same, with a file descriptor handed over (``getfd``, ``add-fd``). Ours stays open."""
-
-        async def send() -> Json:
-            try:
-                self._client.send_fd_scm(handle)
-            except (OSError, QMPError) as error:
-                raise _lost(name, self._subject) from error
-            return await _execute(self._client, (name, arguments), self._subject, ANSWER)
-
-        return self._run(send())
+        return self._execute(name, arguments, ANSWER, handle)
 
     def execute_and_wait(
         self,
@@ -92,20 +78,66 @@ class Monitor:
 
         accept: which of these events is meant; tolerate: words of a refusal that means "as asked before": wait on
         """
+        heard: list[dict[str, Any]] = []
+        try:
+            self._execute(name, arguments, ANSWER, heard=heard)
+        except Refused as error:
+            if tolerate is None or tolerate not in error.problem.summary:
+                raise
+        deadline = time.monotonic() + timeout
+        said: dict[str, Any] | None
+        try:
+            for said in (*heard, *iter(lambda: self._next(deadline), None)):
+                if said.get("event") in events and accept(said):
+                    return True
+        except Lost:
+            return True
+        return False
 
-        async def wait() -> bool:
-            with self._client.listener(tuple(events), accept) as listener:
-                try:
-                    await _execute(self._client, (name, arguments), self._subject, ANSWER)
-                except Refused as error:
-                    if tolerate is None or tolerate not in error.problem.summary:
-                        raise
-                return await _next_event(listener, self._client, timeout)
+    def _begin(self, deadline: float) -> None:
+        """Be greeted, and answer it."""
+        self._until(is_greeting, deadline)
+        self._wire.send(BEGIN)
+        self._until(is_welcome, deadline)
 
-        return self._run(wait())
+    def _until(self, is_meant: Callable[[Mapping[str, Any]], bool], deadline: float) -> None:
+        while (said := self._next(deadline)) is not None:
+            if is_meant(said):
+                return
+            if "event" not in said:
+                self._wire.close()
+                raise Lost("it does not speak QMP")
+        raise _silent(self._subject, self._greeting)
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
+    def _execute(
+        self,
+        name: str,
+        arguments: Mapping[str, Json] | None,
+        timeout: float,
+        handle: int | None = None,
+        heard: list[dict[str, Any]] | None = None,
+    ) -> Json:
+        """heard: takes the events that come before the answer"""
+        self._number += 1
+        deadline = time.monotonic() + timeout
+        try:
+            self._wire.send(command(name, arguments, self._number), handle)
+            while (said := self._next(deadline)) is not None:
+                if said.get("id") == self._number:
+                    return _answer(said, name, self._subject)
+                if heard is not None and "event" in said:
+                    heard.append(said)
+        except Lost as error:
+            raise _lost(name, self._subject) from error
+        raise _unanswered(name, self._subject, timeout)
+
+    def _next(self, deadline: float) -> dict[str, Any] | None:
+        """The next message; None when there is none by the deadline."""
+        while not self._come:
+            if not wait([self._wire], deadline):
+                return None
+            self._come.extend(self._wire.receive())
+        return self._come.popleft()
 
 
 def ask_many(
@@ -116,98 +148,142 @@ def ask_many(
     For every name the answers in order, a Refused in place of an answer where QEMU said no; or the one error that says
     why this monitor did not answer at all.
     """
-
-    async def everybody() -> list[list[Json | BackendError] | BackendError]:
-        return await asyncio.gather(
-            *(_ask(name, path, commands, timeout) for name, (path, commands) in questions.items())
-        )
-
-    if not questions:
-        return {}
-    return dict(zip(questions, asyncio.run(everybody()), strict=True))
-
-
-async def _ask(
-    subject: str, path: Path, commands: Sequence[Command], timeout: float
-) -> list[Json | BackendError] | BackendError:
-    client = QMPClient(subject, readbuflen=_READ_BUFFER)
-    try:
-        await _connect(client, path, subject, timeout)
-        # All of them at once: QEMU answers one after the other, and does not wait for us in between.
-        return await asyncio.gather(*(_ask_one(client, command, subject, timeout) for command in commands))
-    except BackendError as error:
-        return error
-    finally:
-        await _disconnect(client)
-
-
-async def _ask_one(client: QMPClient, command: Command, subject: str, timeout: float) -> Json | BackendError:
-    try:
-        return await _execute(client, command, subject, timeout)
-    except Refused as refusal:
-        return refusal
-
-
-async def _connect(client: QMPClient, path: Path, subject: str, timeout: float) -> None:
-    sock = await _open(path, subject, timeout)
-    try:
-        await asyncio.wait_for(client.connect(sock), timeout)
-    except TimeoutError as error:
-        sock.close()
-        raise Unreachable(
-            Problem(
-                f"QEMU gave no greeting on its monitor within {timeout:g} s",
-                subject=subject,
-                hint="it is stopped, stuck, or another client holds the monitor; nothing is done to it meanwhile",
-            )
-        ) from error
-    except (QMPError, OSError) as error:
-        sock.close()
-        raise Unreachable(Problem(f"QEMU hung up on its monitor: {error}", subject=subject)) from error
-
-
-async def _open(path: Path, subject: str, timeout: float) -> socket.socket:
-    """A connection; where others wait in front of us, we wait for room among them."""
     deadline = time.monotonic() + timeout
+    asking = [_Asking(name, path, commands, timeout) for name, (path, commands) in questions.items()]
+    while left := [one for one in asking if one.outcome is None]:
+        for one in left:
+            one.go_on()
+        waiting = {id(one.wire): one for one in left if one.wire is not None and one.outcome is None}
+        crowded = any(one.wire is None and one.outcome is None for one in left)
+        until = min(deadline, time.monotonic() + _CROWD) if crowded else deadline
+        if waiting:
+            for wire in wait([one.wire for one in waiting.values() if one.wire is not None], until):
+                waiting[id(wire)].hear()
+        elif crowded:
+            Event().wait(_CROWD)
+        if time.monotonic() >= deadline:
+            break
+    return {one.subject: one.end() for one in asking}
+
+
+class _Asking:
+    """One of many that are asked. All questions are sent at once: QEMU does not wait for us between them.
+
+    outcome: as ``ask_many`` tells it; None while it is awaited
+    """
+
+    def __init__(self, subject: str, path: Path, commands: Sequence[Command], timeout: float) -> None:
+        self.subject = subject
+        self.wire: Wire | None = None
+        self.outcome: list[Json | BackendError] | BackendError | None = None
+        self._path, self._commands, self._timeout = path, commands, timeout
+        self._greeted = self._begun = False
+        self._answers: dict[int, Json | BackendError] = {}
+
+    def go_on(self) -> None:
+        """Find somebody to ask."""
+        if self.wire is not None:
+            return
+        try:
+            self.wire = Wire(connect(self._path, self.subject))
+        except Busy:
+            return
+        except BackendError as error:
+            self.outcome = error
+
+    def hear(self) -> None:
+        """Take in what has come."""
+        assert self.wire is not None
+        try:
+            for said in self.wire.receive():
+                self._take(said)
+        except Lost as error:
+            self._lose(error)
+        if self._begun and len(self._answers) == len(self._commands):
+            self.outcome = [self._answers[number] for number in range(len(self._commands))]
+            self.wire.close()
+
+    def end(self) -> list[Json | BackendError] | BackendError:
+        """What came of it; the time is over for whoever has not said everything."""
+        if self.outcome is None:
+            self.outcome = self._late()
+        if self.wire is not None:
+            self.wire.close()
+        return self.outcome
+
+    def _take(self, said: dict[str, Any]) -> None:
+        if "event" in said:
+            return
+        if not self._greeted:
+            if not is_greeting(said):
+                raise Lost("it does not speak QMP")
+            self._greeted = True
+            self._ask()
+        elif not self._begun:
+            if not is_welcome(said):
+                raise Lost("it does not speak QMP")
+            self._begun = True
+        elif isinstance(number := said.get("id"), int) and 0 <= number < len(self._commands):
+            self._answers[number] = self._answer(said, number)
+
+    def _ask(self) -> None:
+        assert self.wire is not None
+        self.wire.send(BEGIN)
+        for number, (name, arguments) in enumerate(self._commands):
+            self.wire.send(command(name, arguments, number))
+
+    def _answer(self, said: dict[str, Any], number: int) -> Json | BackendError:
+        try:
+            return _answer(said, self._commands[number][0], self.subject)
+        except Refused as refusal:
+            return refusal
+
+    def _lose(self, error: Lost) -> None:
+        self.outcome = _lost(self._next_name(), self.subject) if self._begun else _hung_up(self.subject, error)
+
+    def _late(self) -> BackendError:
+        if self.wire is None:
+            what = f"{self._path.name}: too many others wait for it"
+            return Busy(Problem(what, subject=self.subject))
+        if not self._begun:
+            return _silent(self.subject, self._timeout)
+        return _unanswered(self._next_name(), self.subject, self._timeout)
+
+    def _next_name(self) -> str:
+        return next((one[0] for number, one in enumerate(self._commands) if number not in self._answers), "the end")
+
+
+def _open(path: Path, subject: str, deadline: float) -> socket.socket:
+    """A connection; where others wait in front of us, we wait for room among them."""
     while True:
         try:
             return connect(path, subject)
         except Busy:
             if time.monotonic() > deadline:
                 raise
-            await asyncio.sleep(0.05)
+            Event().wait(_CROWD)
 
 
-async def _execute(client: QMPClient, command: Command, subject: str, timeout: float) -> Json:
-    try:
-        return await asyncio.wait_for(client.execute(command[0], command[1]), timeout)
-    except ExecuteError as error:
-        raise Refused(Problem(f"QEMU refused {command[0]}: {error}", subject=subject)) from error
-    except TimeoutError as error:
-        what = f"QEMU did not answer {command[0]} within {timeout:g} s"
-        raise Interrupted(Problem(what, subject=subject)) from error
-    except (ExecInterruptedError, QMPError, OSError) as error:
-        raise _lost(command[0], subject) from error
+def _answer(said: Mapping[str, Any], name: str, subject: str) -> Json:
+    if "error" in said:
+        error = said["error"]
+        words = error.get("desc") if isinstance(error, dict) else error
+        raise Refused(Problem(f"QEMU refused {name}: {words}", subject=subject))
+    return said.get("return")
 
 
-async def _next_event(listener: EventListener, client: QMPClient, timeout: float) -> bool:
-    deadline = time.monotonic() + timeout
-    event = asyncio.ensure_future(listener.get())
-    try:
-        # The end of the connection wakes nobody who begins to wait after it: look, too.
-        while client.runstate is Runstate.RUNNING and time.monotonic() < deadline:
-            if (await asyncio.wait({event}, timeout=0.05))[0]:
-                return True
-        return client.runstate is not Runstate.RUNNING
-    finally:
-        event.cancel()
-        await asyncio.gather(event, return_exceptions=True)
+def _silent(subject: str, timeout: float) -> Unreachable:
+    hint = "it is stopped, stuck, or another client holds the monitor; nothing is done to it meanwhile"
+    what = f"QEMU gave no greeting on its monitor within {timeout:g} s"
+    return Unreachable(Problem(what, subject=subject, hint=hint))
 
 
-async def _disconnect(client: QMPClient) -> None:
-    # disconnect() raises whatever ended the connection before: we know already, or do not care any more.
-    with suppress(QMPError, OSError, EOFError, TimeoutError):
-        await asyncio.wait_for(client.disconnect(), 2.0)
+def _hung_up(subject: str, why: Lost) -> Unreachable:
+    return Unreachable(Problem(f"QEMU hung up on its monitor: {why}", subject=subject))
+
+
+def _unanswered(command: str, subject: str, timeout: float) -> Interrupted:
+    return Interrupted(Problem(f"QEMU did not answer {command} within {timeout:g} s", subject=subject))
 
 
 def _lost(command: str, subject: str) -> Interrupted:

@@ -1,7 +1,6 @@
 """OBSERVE, told: what a QEMU says by itself, on a monitor of its own: that there is something to look at.
 
-Read line by line and not with the library: that one wants an event loop and a thread, and here one poll listens to
-all VMs. Nothing is asked on this monitor, so nobody ever waits for it.
+One poll listens to all VMs. Nothing is asked on this monitor, so nobody ever waits for it.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def _ask(
 ) -> Mapping[str, list[Json | BackendError] | BackendError]:
     if not questions:
         return {}
-    from reconciler.backends.qemu.client import ask_many  # costs 60 ms: only where a VM runs
+    from reconciler.backends.qemu.client import ask_many  # only where a VM runs
 
     return ask_many(questions, PATIENCE)
 
