@@ -16,7 +16,7 @@ import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event, Lock, Timer
@@ -154,10 +154,23 @@ class Agent:
         self._send({"execute": name, "arguments": arguments or {}}, deadline)
         answer = self._receive(deadline, name)
         if "error" in answer:
-            raise Refused(
-                Problem(f"the guest agent refused {name}: {answer['error'].get('desc')}", subject=self._subject)
-            )
+            with self.sense(name):
+                words = str(answer["error"]["desc"])
+            raise Refused(Problem(f"the guest agent refused {name}: {words}", subject=self._subject))
         return answer.get("return")
+
+    @contextmanager
+    def sense(self, name: str) -> Iterator[None]:
+        """Around the taking apart of its answer to ``name``: Interrupted where that is not what it is to be.
+
+        Not Refused: who takes a no for "there is none" is not to take this for it.
+        """
+        try:
+            yield
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            raise Interrupted(
+                Problem(f"the guest agent's answer to {name} is garbled", subject=self._subject)
+            ) from error
 
     def tell(self, name: str, arguments: Mapping[str, Json] | None = None) -> None:
         """Say it without waiting: for what ends the guest and is never answered."""
@@ -183,9 +196,11 @@ class Agent:
         if stdin:
             arguments["input-data"] = base64.b64encode(stdin).decode()
         try:
-            pid = self.execute("guest-exec", arguments)["pid"]
+            answer = self.execute("guest-exec", arguments)
         except Refused as error:
             raise self._not_run(command[0], error) from error
+        with self.sense("guest-exec"):
+            pid = int(answer["pid"])
         return self._await(pid, command, timeout, signals)
 
     def _not_run(self, program: str, error: Refused) -> Refused:
@@ -201,7 +216,9 @@ class Agent:
             while part := source.read(_CHUNK):
                 chunk = base64.b64encode(part).decode()
                 written = self.execute("guest-file-write", {"handle": handle, "buf-b64": chunk}, timeout=30.0)
-                if written["count"] != len(part):
+                with self.sense("guest-file-write"):
+                    count = int(written["count"])
+                if count != len(part):
                     raise Refused(Problem(f"{path}: the guest could not write all of it", subject=self._subject))
         finally:
             self.execute("guest-file-close", {"handle": handle})
@@ -221,8 +238,10 @@ class Agent:
         try:
             while True:
                 answer = self.execute("guest-file-read", {"handle": handle, "count": _READ})
-                yield base64.b64decode(answer["buf-b64"])
-                if answer["eof"] or not answer["count"]:
+                with self.sense("guest-file-read"):
+                    part, is_last = base64.b64decode(answer["buf-b64"]), answer["eof"] or not answer["count"]
+                yield part
+                if is_last:
                     return
         finally:
             self.execute("guest-file-close", {"handle": handle})
@@ -234,8 +253,9 @@ class Agent:
         pause = _POLL[0]
         while True:
             status = self.execute("guest-exec-status", {"pid": pid})
-            if status["exited"]:
-                return finished(status)
+            with self.sense("guest-exec-status"):
+                if status["exited"]:
+                    return finished(status)
             for number in signals():
                 words = ["-c", 'kill -"$1" "$2"', "sh", str(number), str(pid)]
                 self.execute("guest-exec", {"path": "/bin/sh", "arg": words})
@@ -267,11 +287,9 @@ class Agent:
         self._send({"execute": "guest-sync-delimited", "arguments": {"id": token}}, deadline)
         while True:
             line = self._line(deadline, "its name being called").rpartition(b"\xff")[2]
-            try:
+            with suppress(ValueError, RecursionError, AttributeError):  # what was meant for another, or for nobody
                 if json.loads(line).get("return") == token:
                     return
-            except ValueError:
-                continue
 
     def _send(self, message: Mapping[str, Json], deadline: float) -> None:
         self._socket_send(json.dumps(message).encode() + b"\n", deadline)
@@ -284,13 +302,13 @@ class Agent:
             raise self._silent("a request") from error
 
     def _receive(self, deadline: float, what: str) -> dict[str, Any]:
-        try:
-            answer = json.loads(self._line(deadline, what, after=True))
-        except ValueError as error:
-            raise Interrupted(
-                Problem(f"the guest agent's answer to {what} is garbled", subject=self._subject)
-            ) from error
-        return answer if isinstance(answer, dict) else {}
+        line = self._line(deadline, what, after=True)
+        with self.sense(what):
+            try:
+                answer: dict[str, Any] = {**json.loads(line)}
+            except RecursionError as error:
+                raise ValueError from error
+        return answer
 
     def _line(self, deadline: float, what: str, after: bool = False) -> bytes:
         while b"\n" not in self._buffer:

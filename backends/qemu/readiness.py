@@ -35,6 +35,7 @@ _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|
 _LOOPBACK6 = "::1"
 _LOOK_BACK = 64 * 1024
 _COMMAND = 10.0
+_INTERFACES = "guest-network-get-interfaces"
 _CLOUD_RESULT = "/run/cloud-init/result.json"
 
 
@@ -171,12 +172,19 @@ def _ip(guest: Guest) -> Condition:
     """Whether it has an address that others can reach: the agent's word, so it holds for every kind of NIC."""
     try:
         with Agent(guest.folder.agent, guest.subject, _AGENT) as agent:
-            found = addresses(agent.execute("guest-network-get-interfaces"))
+            found = told_addresses(agent)
     except BackendError as error:
         return Condition("Ip", False, "AgentNeeded", f"ip: {error.problem.summary}")
     if found:
         return Condition("Ip", True, "HasAddress", ", ".join(found))
     return Condition("Ip", False, "NoAddress", "it has no address yet")
+
+
+def told_addresses(agent: Agent) -> list[str]:
+    """Those that the guest says it has, as ``addresses`` takes them."""
+    said = agent.execute(_INTERFACES)
+    with agent.sense(_INTERFACES):
+        return addresses(said)
 
 
 def addresses(interfaces: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from reconciler.backends.qemu import process
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.folders import Folder, all_folders
-from reconciler.backends.qemu.readiness import addresses as told
+from reconciler.backends.qemu.readiness import told_addresses
 from reconciler.backends.qemu.records import Process, Record, load
 from reconciler.model import ResourceId
 from reconciler.ports import Settings, Usage
@@ -31,7 +31,7 @@ def addresses(settings: Settings) -> Mapping[ResourceId, Sequence[str]]:
             continue
         try:
             with Agent(folder.agent, record.id, _AGENT) as agent:
-                own = neighbours(told(agent.execute("guest-network-get-interfaces")), networks)
+                own = neighbours(told_addresses(agent), networks)
         except BackendError:
             continue
         if own:

@@ -23,8 +23,9 @@ from reconciler.backends.qemu import readiness, serial
 from reconciler.backends.qemu.agent import Agent
 from reconciler.backends.qemu.agent_files import AgentFiles
 from reconciler.backends.qemu.folders import folder_of
+from reconciler.backends.qemu.inside import blocks
 from reconciler.backends.qemu.listening import listening
-from reconciler.problems import Refused, Unreachable
+from reconciler.problems import Interrupted, Refused, Unreachable
 from reconciler.reachable import neighbours
 from reconciler.sockets import parse
 from tests.core.test_accounts import ADA, PASSWD
@@ -131,6 +132,58 @@ def test_an_agent_that_may_read_nothing_does_not_say_that_nothing_listens(tmp_pa
                 listening(folder, "VirtualMachine/vm")
         else:
             assert listening(folder, "VirtualMachine/vm") == {("tcp", "0.0.0.0", 8080)}
+
+
+def use(one: Agent) -> None:
+    one.run(["true"], 30.0)
+    one.write_file("/x", b"x")
+    one.read_file("/x")
+
+
+ANSWERS: dict[str, list[Any]] = {
+    "guest-exec": [None, [], {}, {"pid": None}, {"pid": "x"}],
+    "guest-exec-status": [7, {}, {"exited": 1, "exitcode": "x"}, {"exited": True, "out-data": 7}],
+    "guest-file-write": ["x", {}, {"count": {}}],
+    "guest-file-read": [[1], {"buf-b64": ""}, {"buf-b64": "x", "eof": True, "count": 1}],
+}
+
+
+@pytest.mark.parametrize(("command", "said"), [(name, said) for name, given in ANSWERS.items() for said in given])
+def test_an_answer_that_lacks_what_was_asked_for_is_no_answer(tmp_path: Path, command: str, said: object) -> None:
+    good = {
+        "guest-exec": {"pid": 1},
+        "guest-exec-status": {"exited": True, "exitcode": 0},
+        "guest-file-open": 1,
+        "guest-file-write": {"count": 1},
+        "guest-file-read": {"buf-b64": "eA==", "count": 1, "eof": True},
+    }
+    place, garbled = tmp_path / "vm" / "agent", pytest.raises(Interrupted, match=f"answer to {command} is garbled")
+    answers = {**good, command: said}
+    with agent(place, lambda asked: {"return": answers.get(asked["execute"])}), Agent(place, "vm") as one, garbled:
+        use(one)
+
+
+@pytest.mark.parametrize("said", [{"error": None}, {"error": "no"}, {"error": {}}, [], 7, "[" * 100_000])
+def test_neither_an_answer_nor_a_no(tmp_path: Path, said: Any) -> None:
+    place, garbled = tmp_path / "vm" / "agent", pytest.raises(Interrupted, match="is garbled")
+    with agent(place, lambda _asked: said), Agent(place, "vm") as one, garbled:
+        one.execute("guest-ping")
+
+
+@pytest.mark.parametrize("said", [7, [7], [{"ip-addresses": 7}], [{"ip-addresses": [7]}]])
+def test_addresses_that_are_told_in_no_way_that_is_known(tmp_path: Path, said: object) -> None:
+    place, garbled = tmp_path / "vm" / "agent", pytest.raises(Interrupted, match="is garbled")
+    with agent(place, lambda _asked: {"return": said}), Agent(place, "vm") as one, garbled:
+        readiness.told_addresses(one)
+
+
+@pytest.mark.parametrize("said", ["swap\n", "\n", "vda vda x 0 0\n", "vda vda 1 x 0\n"])
+def test_disks_that_are_told_in_no_way_that_is_known(tmp_path: Path, said: str) -> None:
+    done = {"exited": True, "exitcode": 0, "out-data": base64.b64encode(said.encode()).decode()}
+    answers = {"guest-exec": {"pid": 1}, "guest-exec-status": done}
+    place, garbled = tmp_path / "vm" / "agent", pytest.raises(Interrupted, match="is garbled")
+    with agent(place, lambda asked: {"return": answers[asked["execute"]]}), Agent(place, "vm") as one, garbled:
+        blocks.look(one, "data", "vm")
 
 
 @pytest.mark.parametrize("said", ["", "zz 0 0\n", "81a4 0\n", "81a4 0 x\n", f"81a4 0 {'9' * 5000}\n"])

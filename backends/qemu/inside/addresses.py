@@ -24,7 +24,9 @@ def pass_on(folder: Folder, record: Record, spec: Spec) -> None:
         return
     with suppress(Unreachable, Interrupted, Refused), Agent(folder.agent, record.id, _AGENT) as agent:
         said = agent.execute("guest-network-get-interfaces")
-        keeper.advise(folder, {card: _addresses(said, card) for card in cards})
+        with agent.sense("guest-network-get-interfaces"):
+            found = {card: _addresses(said, card) for card in cards}
+        keeper.advise(folder, found)
 
 
 def _addresses(said: Json, card: str) -> list[str]:

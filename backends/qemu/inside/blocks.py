@@ -159,11 +159,12 @@ def look(agent: Agent, serial: str, subject: str) -> Block | None:
 def look_for_all(agent: Agent, serial: str) -> list[Block]:
     """Every disk with that serial number."""
     lines = [line.split() for line in _sh(agent, _LOOK, serial).splitlines()]
-    swaps = {words[1] for words in lines if words[0] == "swap"}
     found: dict[str, list[Node]] = {}
-    for words in lines:
-        if len(words) >= 5:
-            found.setdefault(words[0], []).append(_node(words[1:], swaps))
+    with agent.sense("which disks it has"):
+        swaps = {words[1] for words in lines if words[0] == "swap"}
+        for words in lines:
+            if len(words) >= 5:
+                found.setdefault(words[0], []).append(_node(words[1:], swaps))
     return [Block(nodes[0], nodes[1:]) for nodes in found.values()]
 
 
@@ -188,7 +189,7 @@ def await_block(agent: Agent, serial: str, field: str, subject: str, least: int 
 
 def contents(agent: Agent, block: Block) -> dict[str, Content]:
     """What is on the disk and on each of its partitions, by name."""
-    found: dict[str, Content] = {}
+    found = {node.name: Content() for node in block.nodes}
     words: dict[str, str] = {}
     for line in reversed(_sh(agent, _CONTENTS, *(node.name for node in block.nodes)).splitlines()):
         if line.startswith(":"):

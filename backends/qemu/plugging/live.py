@@ -19,6 +19,7 @@ PERIPHERAL = "/machine/peripheral"
 _TAKEN = "not available"
 """What QEMU says of a slot that holds something already."""
 _ALREADY = "already in the process of unplug"
+_GONE = "not found"
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Live:
     booted: bool
     patience: float = GRACE.device
     _next_port: int = field(default=0)
+    _present: frozenset[str] | None = field(default=None)
 
     @property
     def subject(self) -> str:
@@ -45,8 +47,15 @@ class Live:
         return self.record.id
 
     def present(self) -> frozenset[str]:
-        """The ids of all devices that QEMU has."""
-        return frozenset(one["name"] for one in self.monitor.execute("qom-list", {"path": PERIPHERAL}))
+        """The ids of all devices that QEMU has. Asked anew once we have had a hand in it."""
+        if self._present is None:
+            self._present = frozenset(one["name"] for one in self.monitor.execute("qom-list", {"path": PERIPHERAL}))
+        return self._present
+
+    def add(self, device: Mapping[str, Json]) -> None:
+        """``device_add``. Refused when QEMU does not take it."""
+        self._present = None
+        self.monitor.execute("device_add", device)
 
     def remember(self, parts: Mapping[str, Json]) -> None:
         """Write down with what each of these is about to be plugged in."""
@@ -66,7 +75,7 @@ class Live:
         """``device_add`` on a free PCIe port. Refused when there is none, or when QEMU does not take the device."""
         for port in self._ports():
             try:
-                self.monitor.execute("device_add", {**device, "bus": port})
+                self.add({**device, "bus": port})
             except Refused as error:
                 if _TAKEN not in error.problem.summary:
                     raise
@@ -83,18 +92,28 @@ class Live:
         if id not in self.present():
             return
         self.tell(f"unplugging {id}")
-        gone = self.monitor.execute_and_wait(
-            "device_del",
-            ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"),
-            self.patience,
-            {"id": id},
-            lambda event: event["data"].get("device") == id,
-            tolerate=_ALREADY,
-        )
+        self._present = None
+        gone = self._ask_back(id)
         if id in self.present():
             why = "refuses to let go of it" if gone else f"did not let go of it within {self.patience:g} s"
             hint = "does its system run, and take notice of devices that go? a restart takes it out for sure"
             raise Refused(Problem(f"{id}: the guest {why}", subject=self.subject, hint=hint))
+
+    def _ask_back(self, id: str) -> bool:
+        """Whether QEMU has said what became of it. It may have gone just now, because it was asked for before."""
+        try:
+            return self.monitor.execute_and_wait(
+                "device_del",
+                ("DEVICE_DELETED", "DEVICE_UNPLUG_GUEST_ERROR"),
+                self.patience,
+                {"id": id},
+                lambda event: event["data"].get("device") == id,
+                tolerate=_ALREADY,
+            )
+        except Refused as error:
+            if _GONE not in error.problem.summary:
+                raise
+            return True
 
     def _ports(self) -> Sequence[str]:
         """Free root ports: by counting while nothing but us has had a hand in it, later by asking."""

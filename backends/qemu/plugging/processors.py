@@ -35,7 +35,7 @@ def look(live: Live) -> Processors:
 def plug(live: Live, slot: Slot) -> None:
     """One more CPU. The guest has to bring it online."""
     live.tell(f"plugging in CPU {slot.number}")
-    live.monitor.execute("device_add", {"driver": slot.driver, "id": f"{PREFIX}{slot.number}", **slot.properties})
+    live.add({"driver": slot.driver, "id": f"{PREFIX}{slot.number}", **slot.properties})
 
 
 def await_online(live: Live, wanted: int, patience: float) -> None:
@@ -68,7 +68,8 @@ def _missing(live: Live, wanted: int) -> str | None:
     try:
         with Agent(live.folder.agent, live.subject) as agent:
             seen = agent.execute("guest-get-vcpus")
-            asleep = [one["logical-id"] for one in seen if not one["online"]]
+            with agent.sense("guest-get-vcpus"):
+                asleep = [int(one["logical-id"]) for one in seen if not one["online"]]
             if len(seen) - len(asleep) >= wanted:
                 return None
             if asleep:
