@@ -7,6 +7,8 @@ Folders are 0700, files 0600.
 from __future__ import annotations
 
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -32,6 +34,10 @@ def runtime_dir() -> Path:
 
 def private_dir(path: Path) -> Path:
     """Make the folder, and every parent that is not there, and see that only we may enter it."""
+    with suppress(FileNotFoundError):  # there as it should be, as nearly always: asked in one go
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode) and not mode & 0o077:
+            return path
     for missing in (*reversed([parent for parent in path.parents if not parent.exists()]), path):
         missing.mkdir(exist_ok=True, mode=0o700)
     if path.stat().st_mode & 0o077:

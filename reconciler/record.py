@@ -39,8 +39,9 @@ def locked(
     try:
         with _in_line(state, environment) if patience > 0 else contextlib.nullcontext():
             _acquire(handle, environment, patience, on_wait)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps({"pid": os.getpid(), "since": time.time(), "command": _command()}).encode(), 0)
+        about = json.dumps({"pid": os.getpid(), "since": time.time(), "command": _command()}).encode()
+        os.pwrite(handle, about, 0)
+        os.ftruncate(handle, len(about))  # never to nothing: ext4 would wait for the disk when it is closed
         yield
     finally:
         os.close(handle)

@@ -115,6 +115,17 @@ def test_power_follows_the_manifest(lab: Lab, sequence: list[str]) -> None:
         assert lab.look().resources[ResourceId("Container", name)].power == power
 
 
+def test_one_that_has_ended_is_started_after_a_single_reading(lab: Lab) -> None:
+    want = lab.container(lab.lxd.name())
+    lab.converge(want)
+    lab.client.put(("instances", want.id.name, "state"), {"action": "stop", "force": True}, Deadline.after(60))
+    (step,), seen = lab.plan(want)[0].steps, lab.look().resources[want.id]
+    before = lab.client.requests
+    lab.backend.apply(step, want, seen, lab.told.append)
+    assert lab.client.requests - before == 4, "read, started, waited for, seen to run"
+    assert lab.look().resources[want.id].power is Power.RUNNING
+
+
 def test_a_stopped_container_takes_changes_without_starting(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name, power="stopped"))

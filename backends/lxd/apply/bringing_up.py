@@ -9,11 +9,13 @@ import time
 from collections.abc import Collection
 
 from reconciler.backends.lxd.apply import home, plugging, power
+from reconciler.backends.lxd.apply.editing import Raw
 from reconciler.backends.lxd.apply.guest import put_files, run_commands
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.client import Missing
 from reconciler.backends.lxd.marks import OWED, PENDING
 from reconciler.backends.lxd.readiness import wait_until_ready
+from reconciler.backends.lxd.terms.containers import power_of
 from reconciler.model import Power, Spec
 from reconciler.ports import only_watching
 from reconciler.problems import GuestFailed, Problem
@@ -34,17 +36,22 @@ def note(task: Task, pending: str) -> None:
     task.client.patch(("instances", task.name), {"config": {PENDING: pending}}, task.deadline)
 
 
-def bring_up(task: Task, pending: str | None, files: Collection[str] | None, now: Power | None = None) -> None:
+def bring_up(
+    task: Task, pending: str | None, files: Collection[str] | None, now: Power | None = None, raw: Raw | None = None
+) -> None:
     """Files, power, commands, readiness; then the mark says that nothing is pending.
 
-    files: which of them, None for all; now: what it is doing, when that is known
+    files: which of them, None for all; now: what it is doing, when that is known; raw: how it was just read
     """
     put_files(task, files)
     wanted = task.spec.get("power", Power.RUNNING)
-    now = now or power.power_now(task.client, task.name, task.deadline)
+    raw = None if files or files is None else raw
+    if now is None:
+        raw = raw or task.client.get("instances", task.name, within=task.deadline).metadata
+        now = power_of(raw["status"])
     resting = wanted == Power.STOPPED or (wanted == now == Power.PAUSED and not pending)
     if not resting:
-        pending = _run(task, pending, now)
+        pending = _run(task, pending, now, raw)
     if wanted == Power.PAUSED:
         power.freeze(task.client, task.name, task.deadline, task.tell)
     if pending:
@@ -52,11 +59,11 @@ def bring_up(task: Task, pending: str | None, files: Collection[str] | None, now
         task.client.patch(("instances", task.name), {"config": settled}, task.deadline)
 
 
-def _run(task: Task, pending: str | None, now: Power) -> str | None:
+def _run(task: Task, pending: str | None, now: Power, raw: Raw | None) -> str | None:
     """Have it running, with what belongs to that; what is pending afterwards."""
     starts = now is Power.STOPPED
     if starts and risky(task.spec):
-        raw = task.client.get("instances", task.name, within=task.deadline).metadata
+        raw = raw or task.client.get("instances", task.name, within=task.deadline).metadata
         # What is owed to it since its creation comes first, whatever else an apply was cut off in since then.
         due = raw["config"].get(OWED) or pending or "start"
         if due not in (pending, (pending or "").partition(", ")[0]):

@@ -12,7 +12,7 @@ from reconciler.backends.lxd.apply.editing import Raw, devices_after, edit, merg
 from reconciler.backends.lxd.apply.guest import take_files_away
 from reconciler.backends.lxd.apply.plugging import BODY
 from reconciler.backends.lxd.apply.task import Task
-from reconciler.backends.lxd.client import Conflicting, Missing
+from reconciler.backends.lxd.client import Conflicting, Missing, Reply
 from reconciler.backends.lxd.marks import (
     OWED,
     PENDING,
@@ -82,17 +82,18 @@ def update(task: Task) -> None:
 
 
 def _update(task: Task) -> None:
-    raw = task.client.get("instances", task.name, within=task.deadline).metadata
+    reply = task.client.get("instances", task.name, within=task.deadline)
+    raw, rests = reply.metadata, task.spec.get("power") == Power.STOPPED
     mark = _mark(task, raw)
     task.check_ours(mark)
     pending = unfinished(mark, terms.is_up(raw)) if mark else None
     _check_root_disk(task, raw)
-    if task.spec.get("power") == Power.STOPPED:
+    if rests:
         if task.special("ephemeral"):
             power.set_ephemeral(task.client, task.name, False, task.deadline)
         power.check_outlives_stop(task.client, task.name, task.deadline)
         power.stop(task.client, task.name, task.deadline, task.tell)
-    _settle(task, pending)
+    _settle(task, pending, None if rests else reply)
 
 
 def restart(task: Task, force: bool = False, grace: float = power.GRACE) -> None:
@@ -212,8 +213,11 @@ def _rename(task: Task) -> None:
     task.client.post(("instances", old), {"name": task.name}, task.deadline)
 
 
-def _settle(task: Task, pending: str | None) -> None:
-    """Bring an existing instance to what is wanted: all of it when something is pending, else the step's changes."""
+def _settle(task: Task, pending: str | None, reply: Reply | None = None) -> None:
+    """Bring an existing instance to what is wanted: all of it when something is pending, else the step's changes.
+
+    reply: a reading from a moment ago, since which nothing was done to it; what is down waits for no further ones
+    """
     finishing = bool(pending)
     files = None if finishing else _changed_files(task)
     commands = finishing or any(change.path[0] in ("files", "run") for change in task.step.changes)
@@ -223,8 +227,9 @@ def _settle(task: Task, pending: str | None) -> None:
         take_files_away(task)  # before the mark forgets them
         home.take_back(task)
         _owe(task)
-    _configure(task, everything=finishing)
-    bring_up(task, pending=pending, files=files)
+        reply = None
+    raw = _configure(task, finishing, reply)
+    bring_up(task, pending=pending, files=files, raw=raw)
 
 
 def _owe(task: Task) -> None:
@@ -239,8 +244,11 @@ def _changed_files(task: Task) -> set[str]:
     return {change.path[1] for change in task.step.changes if change.path[0] == "files" and len(change.path) > 1}
 
 
-def _configure(task: Task, everything: bool) -> None:
-    """Config, devices, profiles: limits.cpu by itself, the rest together with the new mark."""
+def _configure(task: Task, everything: bool, reply: Reply | None = None) -> Raw | None:
+    """Config, devices, profiles: limits.cpu by itself, the rest together with the new mark.
+
+    reply: as for ``_settle``. Gives back how it is read where nothing had to be changed, else None.
+    """
     keys = terms.keys_touched(task.step.changes)
     names = terms.devices_touched(task.step.changes)
     if everything:
@@ -257,10 +265,10 @@ def _configure(task: Task, everything: bool) -> None:
     if names:
         only = not everything and all(change.path[0] == "devices" for change in task.step.changes)
         if _plug(task, names, unchecked if only else None):  # it looks at each device by itself
-            return
+            return None
     if _APART in keys:
         edit(task, ("instances", task.name), lambda raw: checked(raw, {_APART}, last=False))
-    edit(task, ("instances", task.name), checked)
+    return edit(task, ("instances", task.name), checked, None if names or _APART in keys else reply)
 
 
 def _plug(task: Task, names: set[str], whole: Callable[[Raw], dict[str, Any] | None] | None) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from reconciler.backends.lxd.apply.task import Task
-from reconciler.backends.lxd.client import Raced
+from reconciler.backends.lxd.client import Raced, Reply
 from reconciler.backends.lxd.marks import PREFIX
 from reconciler.backends.lxd.terms.containers import devices_touched
 from reconciler.backends.lxd.terms.values import at
@@ -20,13 +20,15 @@ Raw = Mapping[str, Any]
 Change_ = Callable[[Raw], "dict[str, Any] | None"]
 
 
-def edit(task: Task, path: tuple[str, ...], change: Change_) -> Raw:
-    """PUT what ``change`` makes of the object (None: it is right already). Returns the object as it was read.
+def edit(task: Task, path: tuple[str, ...], change: Change_, first: Reply | None = None) -> Raw | None:
+    """PUT what ``change`` makes of the object (None: it is right already). Returns the object as it was read when it
+    was right, None when it has been written.
 
     ``change`` sees every fresh reading and raises Interrupted when that is not what the plan was made from.
+    first: a reading from a moment ago, since which we have written nothing
     """
     for _ in range(_TRIES):
-        reply = task.client.get(*path, within=task.deadline)
+        reply, first = first or task.client.get(*path, within=task.deadline), None
         body = change(reply.metadata)
         if body is None:
             return dict(reply.metadata)
@@ -34,7 +36,7 @@ def edit(task: Task, path: tuple[str, ...], change: Change_) -> Raw:
             task.client.put(path, body, task.deadline, etag=reply.etag)
         except Raced:
             continue  # something else on it changed meanwhile; ``change`` judges whether that matters
-        return dict(reply.metadata)
+        return None
     raise Interrupted(Problem("somebody else keeps changing it", subject=str(task.step.id), hint="plan again"))
 
 
