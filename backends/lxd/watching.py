@@ -7,7 +7,6 @@ everything is to be looked at again.
 from __future__ import annotations
 
 import json
-import select
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -17,6 +16,7 @@ from reconciler.backends.lxd.client.websockets import WebSocket
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.observe import image_id
 from reconciler.model import ResourceId
+from reconciler.polling import readable
 from reconciler.ports import Stop, Wake
 from reconciler.problems import BackendError
 
@@ -55,8 +55,7 @@ def _listen(stream: WebSocket, project: str, host: str, wake: Wake, stop: Stop) 
             wake(found)
         if stream.closed or stop.is_set():
             return
-        ready, _, _ = select.select([stream.fileno(), stop.fileno()], [], [], _SILENCE)
-        if stream.fileno() not in ready:
+        if stream.fileno() not in readable([stream, stop], _SILENCE):
             return  # told to stop, or nothing came for too long
         messages = stream.receive()
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import queue
-import select
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any
+
+from reconciler.polling import readable
 
 Message = Callable[[], None]
 """What the deciding thread is to do."""
@@ -31,7 +32,7 @@ class Flag:
 
     def wait(self, seconds: float) -> bool:
         """Whether it was set within that time."""
-        return bool(select.select([self._handle], [], [], seconds)[0])
+        return bool(readable([self._handle], seconds))
 
     def fileno(self) -> int:
         return self._handle

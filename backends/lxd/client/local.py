@@ -7,7 +7,6 @@ takes to answer, and its unix adapter opens a new connection for every URL; so o
 from __future__ import annotations
 
 import http.client
-import select
 import socket
 from collections import deque
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from reconciler.backends.lxd.client.answers import LARGEST, Answer, TooMuch
+from reconciler.polling import readable
 from reconciler.problems import Interrupted, Problem, Unreachable
 
 KEPT = 16
@@ -92,7 +92,7 @@ class LocalTalk:
                 connection = self._idle.pop()
             except IndexError:
                 break
-            if not select.select([connection.sock], [], [], 0)[0]:
+            if not readable([connection.sock], 0.0):
                 connection.timeout = timeout
                 connection.sock.settimeout(timeout)
                 return connection
