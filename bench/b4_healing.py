@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -52,7 +51,7 @@ def main() -> int:
         (folder / "idle.img").write_bytes(idle_disk())
         (folder / "vm.yaml").write_text(VM)
         told, name = Lifecycle(here), "heal1-0"
-        with watching(here, folder) as watch:
+        with watching(here, folder, telling=True) as watch:
             watch.until("InSync")
             here.call("POST", "/1.0/instances", _body(here, "bare"))
             killed = alternate(
@@ -63,15 +62,17 @@ def main() -> int:
                 ROUNDS,
             )
             seen: list[float] = []
+            heard: list[float] = []
             machine = alternate(
-                {"watch": lambda: _machine(here, watch, seen), "bare spawn": lambda: _spawn(here.folder)}, ROUNDS
+                {"watch": lambda: _machine(here, watch, heard, seen), "bare spawn": lambda: _spawn(here.folder)}, ROUNDS
             )
         here.clear()
     print(table("B4  init killed → running again", "watch", killed, ("bare start", KILLED)))
     print(table("B4  deleted by hand → running again", "watch", deleted, ("bare create, start", DELETED)))
     print(table("B4  QEMU killed → its monitor answers", "watch", machine, ("bare spawn", MACHINE)))
-    detected = Figures("seen", tuple(sorted(seen)))
-    print(absolute("B4  QEMU killed", {"told, looked at, and planned": (detected, DETECTED)}))
+    detected, planned = Figures("heard", tuple(sorted(heard))), Figures("seen", tuple(sorted(seen)))
+    print(absolute("B4  QEMU killed", {"the watch knows": (detected, DETECTED)}))
+    print(f"  {'looked at, planned, and told':34} p50 {planned.p50 * 1000:.1f} ms  p95 {planned.p95 * 1000:.1f} ms")
     return 0
 
 
@@ -132,20 +133,20 @@ def _body(here: World, name: str) -> dict[str, object]:
     return {"name": name, "source": source, "config": {"limits.memory": "64MiB"}}
 
 
-def _machine(here: World, watch: Watch, seen: list[float]) -> float:
-    """Until the monitor for people greets: the new QEMU is at its main loop by then. seen: when that was begun."""
+def _machine(here: World, watch: Watch, heard: list[float], seen: list[float]) -> float:
+    """Until the monitor for people greets: the new QEMU is at its main loop by then.
+
+    heard: seconds from the signal until the watch was told of its end; seen: until the restart was begun
+    """
     state = Path(here.environment["RECONCILER_STATE_DIR"])
     monitor = state / "run" / "vms" / "healed" / "people.sock"
     _forgiven(here, watch, "VirtualMachine/healed")
     pid = json.loads((state / "vms" / "healed" / "record.json").read_bytes())["process"]["pid"]
-    handle = os.pidfd_open(pid)
     began = time.perf_counter()
     os.kill(pid, signal.SIGKILL)
-    select.select([handle], [], [])
-    gone = time.perf_counter()
-    os.close(handle)
     ended = until(lambda: _greets(monitor))
-    seen.append(watch.until("Restarting", "VirtualMachine/healed") - gone)
+    heard.append(watch.until("Told", "VirtualMachine/healed", began) - began)
+    seen.append(watch.until("Restarting", "VirtualMachine/healed") - began)
     watch.until("Applied", "VirtualMachine/healed")
     watch.until("Ready", "VirtualMachine/healed")
     return ended - began

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,13 +24,14 @@ PATIENCE = 300.0
 class Watch:
     """Its events come as JSON lines; ``until`` gives the monotonic time at which one came.
 
-    folder: what is watched; None where that stands among the words
+    folder: what is watched; None where that stands among the words; telling: it also says when it is told of something
     """
 
-    def __init__(self, here: World, folder: Path | None, *words: str) -> None:
+    def __init__(self, here: World, folder: Path | None, *words: str, telling: bool = False) -> None:
         self.folder = folder or here.folder
         paths = [] if folder is None else [str(folder)]
         command = here.reconciler("watch", *paths, "--log-format", "json", *words)
+        command = [sys.executable, "-m", "bench.told", *command[1:]] if telling else command
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
             command,
@@ -44,14 +46,14 @@ class Watch:
         self._thread = threading.Thread(target=self._follow, daemon=True)
         self._thread.start()
 
-    def until(self, reason: str, resource: str = "") -> float:
-        """When the next such event came, in seconds of ``time.perf_counter``."""
+    def until(self, reason: str, resource: str = "", since: float = 0.0) -> float:
+        """When the next such event came (since then), in seconds of ``time.perf_counter``."""
         deadline = time.monotonic() + PATIENCE
         with self._news:
             while True:
                 for at in range(self._read, len(self._events)):
                     moment, event = self._events[at]
-                    if event["reason"] == reason and event["resource"] == resource:
+                    if (event["reason"], event["resource"]) == (reason, resource) and moment >= since:
                         self._read = at + 1
                         return moment
                 if not self._news.wait(deadline - time.monotonic()):
@@ -72,9 +74,9 @@ class Watch:
     def _follow(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            now = time.perf_counter()
+            now, event = time.perf_counter(), json.loads(line)
             with self._news:
-                self._events.append((now, json.loads(line)))
+                self._events.append((event.get("moment", now), event))
                 self._news.notify_all()
 
 
@@ -85,9 +87,9 @@ def cpu(pid: int) -> float:
 
 
 @contextlib.contextmanager
-def watching(here: World, folder: Path | None, *words: str) -> Iterator[Watch]:
+def watching(here: World, folder: Path | None, *words: str, telling: bool = False) -> Iterator[Watch]:
     """One, until the end of the block."""
-    watch = Watch(here, folder, *words)
+    watch = Watch(here, folder, *words, telling=telling)
     try:
         yield watch
     finally:
