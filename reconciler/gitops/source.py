@@ -71,7 +71,11 @@ class GitSource:
                 new = self._newest(mirror, known, listed, news=False)
         if new == known.state.head and self._sure == new:
             return self._accepted(new, listed)
-        mirror.keep("head", new)
+        with ThreadPoolExecutor(1) as beside:
+            kept = beside.submit(mirror.keep, "head", new)
+            if known.state.pinned is None:
+                self._list(mirror, new)  # is asked for next
+            kept.result()
         self._sure = new
         state = self._accepted(new, listed)
         mirror.tidy()
@@ -85,8 +89,11 @@ class GitSource:
             self._sure = there
             return there
         new = new or mirror.fetch()
-        self._decide(seen=new)
-        self._judge(mirror, known, new, listed)
+        try:
+            self._judge(mirror, known, new, listed)
+        except Trouble:
+            self._decide(seen=new)  # what is accepted is noted as seen, too, with one write
+            raise
         return new
 
     def _news(self, mirror: Mirror) -> str | None:
@@ -183,11 +190,18 @@ class GitSource:
             raise ManifestError(self._broken(error)) from None
 
     def _tree(self, commit: str) -> Tree:
-        if commit not in self._trees:
-            with self._mirror() as mirror:
-                tree = Tree.of(replace(mirror.git, held=None), commit)
-            self._trees = {**dict(list(self._trees.items())[-1:]), commit: tree}
-        return self._trees[commit]
+        if commit in self._trees:
+            return self._trees[commit]
+        with self._mirror() as mirror:
+            return self._list(mirror, commit)
+
+    def _list(self, mirror: Mirror, commit: str) -> Tree:
+        """What an accepted commit holds; the last two are remembered. Raises Failed."""
+        trees = self._trees
+        if commit not in trees:
+            tree = Tree.of(replace(mirror.git, held=None), commit)
+            self._trees = trees = {**dict(list(trees.items())[-1:]), commit: tree}
+        return trees[commit]
 
     def note_applied(self, commit: str) -> State:
         """Remember that this commit is what is so now."""

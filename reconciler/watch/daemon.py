@@ -139,7 +139,7 @@ class Daemon:
         if not self._begun:
             self._begun = True
             self.options.on_begun()
-        if not self._laid_by:
+        if not (self._laid_by or (gc.isenabled() and self.work.busy)):  # nobody waits: it takes tens of milliseconds
             self._laid_by = True
             _lay_by()
 
@@ -165,9 +165,10 @@ class Daemon:
         force, self._read_again = self._read_again, False
         if not (force or time.monotonic() >= self.source.due()):
             return
-        self._laid_by = self._laid_by and not force
+        readings = self.source.readings
         if self.source.refresh(force):
             self._tell_source()
+        self._laid_by = self._laid_by and self.source.readings == readings
         if self.source.wanted is not None and self.source.wanted is not self.wanted:
             self._take(self.source.wanted)
 
@@ -292,9 +293,8 @@ class Daemon:
         self.journal.tell("Resumed", "what is declared is made so again")
         self.read_again()
 
-    def rollback(self, revision: str) -> None:
-        """Want an earlier commit until ``resume``. Raises UsageError where there are none."""
-        self.source.rollback(revision)
+    def rolled_back(self, revision: str) -> None:
+        """The source wants an earlier commit from now on, until ``resume``."""
         self.journal.tell("RolledBack", revision)
         self.read_again()
 

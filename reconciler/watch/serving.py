@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
 import socket
 import socketserver
 import struct
@@ -29,6 +28,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from reconciler.model import ResourceId
 from reconciler.paths import private_dir
+from reconciler.polling import readable
 from reconciler.problems import Problem, ReconcilerError, UsageError
 from reconciler.watch.daemon import Daemon
 from reconciler.watch.told import holds, resource, status
@@ -143,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             code, document = 400, _told(error.problems)
         except TimeoutError:
             code, document = 503, _told([Problem("it is too busy to answer")])
+        except OSError as error:
+            code, document = 507, _told([Problem(f"it cannot be kept: {error.strerror}")])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             code, document = 400, _told([Problem(f"not understood: {error}")])
         self._json(code, document)
@@ -174,7 +176,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _gone(self) -> bool:
         """Whether whoever asked has hung up."""
-        there, _, _ = select.select([self.connection], [], [], 0.0)  # recv itself would wait: the socket has a timeout
+        there = readable([self.connection], 0.0)  # recv itself would wait: the socket has a timeout
         return bool(there) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def log_message(self, *_words: Any) -> None:
@@ -280,7 +282,8 @@ def _resume(daemon: Daemon, _body: Mapping[str, Any]) -> Answer:
 
 def _rollback(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
     revision = str(body["revision"])
-    daemon.inbox.ask(lambda: daemon.rollback(revision))
+    daemon.source.rollback(revision)  # here: it may have to wait for a server that is being asked
+    daemon.inbox.ask(lambda: daemon.rolled_back(revision))
     return 200, {"revision": revision}
 
 

@@ -20,6 +20,8 @@ class Source(Protocol):
     """The last good set; None until there was one."""
     problems: tuple[Problem, ...]
     """Why the newest is not used; empty when it is."""
+    readings: int
+    """How often all of it has been read: that leaves much behind."""
 
     def due(self) -> float:
         """When ``refresh`` is to be called again at the latest, on the monotonic clock."""
@@ -37,7 +39,7 @@ class Source(Protocol):
         """Everything of this set was found as declared."""
 
     def rollback(self, revision: str) -> None:
-        """Want what an earlier revision says, until ``resume``. Raises UsageError."""
+        """Want what an earlier revision says, until ``resume``. From any thread; may wait. Raises UsageError."""
 
     def resume(self) -> None:
         """Want the newest again."""
@@ -55,6 +57,7 @@ class FolderSource:
     def __init__(self, paths: Sequence[str], wake: Callable[[], None]) -> None:
         self.wanted: Wanted | None = None
         self.problems: tuple[Problem, ...] = ()
+        self.readings = 0
         self._paths = tuple(paths)
         self._prepared = Prepared(self._paths)
         self._begun = False
@@ -130,6 +133,7 @@ class FolderSource:
         if self._begun:
             self._watch()
         self._begun = True
+        self.readings += 1
         try:
             found = self._prepared.whole(self.wanted.desired if self.wanted is not None else {})
         except ManifestError as error:
