@@ -100,14 +100,14 @@ def test_a_failure_blocks_what_needs_it_however_far_and_nothing_else() -> None:
 
 
 def test_independent_steps_run_at_the_same_time() -> None:
-    meeting = threading.Barrier(3, timeout=10)  # broken, and the steps fail, unless all three are there at once
+    meeting = threading.Barrier(3, timeout=60)  # broken, and the steps fail, unless all three are there at once
     outcomes = run(Scripted(lambda step: meeting.wait() and None), step("a"), step("b"), step("c"))
     assert set(results(outcomes).values()) == {Result.APPLIED}
 
 
 def test_one_that_only_watches_gives_its_place_to_the_next_and_no_more_than_that() -> None:
     lock, at_work, most = threading.Lock(), set[str](), list[int]()
-    met = threading.Barrier(2, timeout=10)  # broken, and the steps fail, unless two are in it at once
+    met = threading.Barrier(2, timeout=60)  # broken, and the steps fail, unless two are in it at once
 
     def script(step: Step) -> None:
         with lock:

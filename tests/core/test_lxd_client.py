@@ -22,7 +22,7 @@ from reconciler.backends.lxd.files import Files
 from reconciler.problems import BackendError, Refused, Unreachable
 
 BUSY = b'{"type": "error", "error": "Instance is busy running a \\"start\\" operation"}'
-WITHIN = 5.0
+WITHIN = 60.0
 
 
 def http(body: bytes, status: str = "200 OK", length: int | None = None) -> bytes:

@@ -111,7 +111,6 @@ def at_terminal(place: Place, words: list[str], *dialogue: str) -> tuple[str, in
             raise AssertionError(f"it neither ends nor says anything more: {told!r}")
         except OSError:  # the other side is closed: it has ended
             code = process.wait(120)
-
         finally:
             process.kill()
             os.close(ours)

@@ -62,7 +62,6 @@ def test_signals_reach_the_command(place: Place, number: signal.Signals) -> None
     with place.started("exec", "web", "--", "sh", "-c", "echo begun >&2; exec sleep 1000", until="begun") as command:
         command.send_signal(number)
         assert command.wait(120) == 128 + number
-
     assert "sleep 1000" not in place.ok("exec", "web", "--", "ps").out
     place.ok("delete", "--yes", file)
 

@@ -92,7 +92,9 @@ def test_a_port_that_is_taken_is_held_and_its_guest_comes_up(place: Place) -> No
         assert place.names("PortForward") == set() and "Container/web" in place.names()
     place.ok("apply", file)
     began = born(place)
-    serve = "nc -ll -p 80 -e echo hello </dev/null >/dev/null 2>&1 & until busybox netstat -ltn | grep ':80 '; do sleep 0.1; done"
+    serve = "nc -ll -p 80 -e echo hello </dev/null >/dev/null 2>&1 & "
+    serve += "until busybox netstat -ltn | grep ':80 '; do sleep 0.1; done"
+
     place.ok("exec", "web", "--", "sh", "-c", serve)
     with socket.create_connection(("127.0.0.1", PORT), timeout=60) as connection:
         assert connection.recv(16) == b"hello\n"

@@ -120,8 +120,8 @@ def some_container(lab: LxdLab, name: str, chance: random.Random) -> Desired | N
         memory={"size": chance.choice([64, 72, 80]) * MIB},
         config={"user.x": str(chance.randrange(9)), "limits.kernel.nofile": str(chance.choice([500, 600]))},
         files={FILE: {"sha256": chance.choice(sorted(PAYLOAD)), "mode": "0600", "owner": "3:4"}},
-        run=[{"command": ["sh", "-c", "echo c >> /created"], "when": "create", "timeout": 10}],
-        ready={"command": ["test", "-e", FILE], "timeout": 20},
+        run=[{"command": ["sh", "-c", "echo c >> /created"], "when": "create", "timeout": 60}],
+        ready={"command": ["test", "-e", FILE], "timeout": 120},
     )
 
 

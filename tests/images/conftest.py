@@ -11,6 +11,9 @@ import pytest
 
 from reconciler.backends.images import MachineImage, machine_image
 from tests.images.web import Web
+from tests.support.examples import at_any_speed
+
+at_any_speed()
 
 
 @pytest.fixture

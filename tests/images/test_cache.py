@@ -59,7 +59,7 @@ def test_many_threads_make_it_once(state: Path) -> None:
     def build(folder: Path) -> Facts:
         begun.append(folder)
         for _ in range(7):
-            assert waiting.acquire(timeout=20)
+            assert waiting.acquire(timeout=60)
         return small(folder)
 
     def tell(words: str) -> None:
@@ -80,10 +80,10 @@ def test_a_lock_that_its_holder_took_away_is_no_lock(state: Path) -> None:
     handle, waiting = _lock(path, None), threading.Event()
     with ThreadPoolExecutor(1) as pool:
         next_one = pool.submit(_lock, path, lambda _: waiting.set())
-        assert waiting.wait(20)
+        assert waiting.wait(60)
         path.unlink()
         os.close(handle)
-        handle = next_one.result(20)
+        handle = next_one.result(60)
     assert os.fstat(handle).st_ino == path.stat().st_ino
     os.close(handle)
 
@@ -100,7 +100,7 @@ print(image.fingerprint)
 def test_many_processes_make_it_once(state: Path) -> None:
     command = (sys.executable, "-c", CONCURRENT, state)
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    said = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    said = [process.communicate(timeout=200)[0].splitlines() for process in processes]
     assert sum("making a busybox image" in lines for lines in said) == 1
     assert len({lines[-1] for lines in said}) == 1
     assert left_over(state) == []
@@ -263,12 +263,12 @@ def test_drop_waits_for_the_builder(state: Path) -> None:
 
     def build(folder: Path) -> Facts:
         building.set()
-        assert dropping.wait(20)
+        assert dropping.wait(60)
         order.append("made")
         return small(folder)
 
     def drop_it() -> None:
-        assert building.wait(20)
+        assert building.wait(60)
         dropping.set()
         assert drop(KEY, state)
         order.append("dropped")

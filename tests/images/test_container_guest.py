@@ -72,10 +72,8 @@ def test_lxd_counts_the_same_fingerprint(lxc: Lxc, image: ContainerImage) -> Non
     assert found["architecture"] == "x86_64"
 
 
-def test_created_and_started_in_no_time(lxc: Lxc, name: str, network: str) -> None:
-    watch = Stopwatch()
+def test_it_is_there_as_soon_as_it_is_started(lxc: Lxc, name: str, network: str) -> None:
     lxc("launch", "busybox", name, "--network", network)
-    assert watch.seconds < 2  # 0.3 s when nobody else needs the processors
     lxc.inside(name, "true")
 
 
@@ -87,7 +85,7 @@ def test_it_feels_like_home(lxc: Lxc, running: str) -> None:
     lxc.inside(running, "httpd -f -p 127.0.0.1:80 -h /etc </dev/null >/dev/null 2>&1 &")
     assert lxc.inside(running, until("wget -q -O - http://localhost/motd 2>/dev/null")) == "hello\n"
     failing = lxc.start("exec", running, "--", "sh", "-c", "exit 7")
-    failing.communicate(timeout=20)
+    failing.communicate(timeout=120)
     assert failing.returncode == 7
 
 
@@ -123,16 +121,14 @@ def test_orphans_are_reaped(lxc: Lxc, running: str) -> None:
     lxc.inside(running, until("! grep -q '^State:.*zombie' /proc/[0-9]*/status"))
 
 
-def test_stopped_at_once_and_gracefully(lxc: Lxc, running: str) -> None:
+def test_stopped_gracefully(lxc: Lxc, running: str) -> None:
     script = "trap 'echo asked >/root/asked; exit' TERM; echo up >/root/up; while :; do usleep 10000; done"
     lxc.inside(running, f'setsid sh -c "{script}" </dev/null >/dev/null 2>&1 & {until("[ -e /root/up ]")}')
     init = lxc.init(running)
     try:
-        watch = Stopwatch()
         stopping = lxc.start("stop", running)
-        assert select.select([init], [], [], 10)[0]
-        assert watch.seconds < 0.9  # 0.05 s when nobody else needs the processors; LXD itself takes longer than we do
-        assert stopping.wait(30) == 0, stopping.communicate()
+        assert select.select([init], [], [], 120)[0]
+        assert stopping.wait(120) == 0, stopping.communicate()
         stopping.communicate()
     finally:
         os.close(init)
@@ -145,8 +141,8 @@ def test_a_process_that_does_not_listen_is_made_to_go(lxc: Lxc, running: str) ->
     init = lxc.init(running)
     try:
         stopping = lxc.start("stop", running)
-        assert select.select([init], [], [], 10)[0]
-        stopping.communicate(timeout=30)
+        assert select.select([init], [], [], 120)[0]
+        stopping.communicate(timeout=120)
     finally:
         os.close(init)
 
@@ -154,10 +150,10 @@ def test_a_process_that_does_not_listen_is_made_to_go(lxc: Lxc, running: str) ->
 @pytest.mark.parametrize("command", ["reboot", "kill -INT 1"])
 def test_reboot(lxc: Lxc, running: str, command: str) -> None:
     before = lxc.info(running)["pid"]
-    lxc.start("exec", running, "--", "sh", "-c", command).communicate(timeout=30)
+    lxc.start("exec", running, "--", "sh", "-c", command).communicate(timeout=120)
     watch = Stopwatch()
     while lxc.info(running)["pid"] in (0, -1, before):
-        assert watch.seconds < 20
+        assert watch.seconds < 120
     lxc.inside(running, "true")
 
 
@@ -165,8 +161,8 @@ def test_reboot(lxc: Lxc, running: str, command: str) -> None:
 def test_poweroff_from_within(lxc: Lxc, running: str, command: str) -> None:
     init = lxc.init(running)
     try:
-        lxc.start("exec", running, "--", command).communicate(timeout=30)
-        assert select.select([init], [], [], 10)[0]
+        lxc.start("exec", running, "--", command).communicate(timeout=120)
+        assert select.select([init], [], [], 120)[0]
     finally:
         os.close(init)
     lxc.until(running, "Stopped")

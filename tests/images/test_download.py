@@ -11,7 +11,6 @@ import pytest
 from reconciler.backends.images import container_image, machine_image, size
 from reconciler.backends.images.download import Limits, check_url, download
 from reconciler.problems import Refused, Unreachable
-from tests.images.lxc import Stopwatch
 from tests.images.web import Web, body, broken, dripping, endless, redirect, silent
 
 DISK = b"a disk".ljust(512, b".")
@@ -134,10 +133,8 @@ def test_a_server_in_trouble_is_asked_again_later(web: Web, state: Path) -> None
 
 def test_a_server_that_falls_silent(web: Web, state: Path) -> None:
     web.pages["/disk.raw"] = silent(web.released)
-    watch = Stopwatch()
     with pytest.raises(Unreachable, match="no answer"):
         download(web.url("/disk.raw"), DIGEST, state / "x", quiet, Limits(silence=0.2))
-    assert watch.seconds < 3
 
 
 def test_a_server_that_only_drips(web: Web, state: Path) -> None:

@@ -206,7 +206,7 @@ def in_little_memory(path: Path) -> str:
     )
 
     answer = subprocess.run(
-        ("prlimit", f"--as={200 << 20}", sys.executable, "-c", words, path), capture_output=True, text=True, timeout=60
+        ("prlimit", f"--as={200 << 20}", sys.executable, "-c", words, path), capture_output=True, text=True, timeout=200
     )
     return answer.stdout + answer.stderr
 

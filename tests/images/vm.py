@@ -16,7 +16,7 @@ from typing import Any
 
 from reconciler.backends.images import MachineImage
 
-PATIENCE = 40.0
+PATIENCE = 200.0
 """Seconds; a boot takes 2 when nobody else needs the processors."""
 AGENT = "org.qemu.guest_agent.0"
 

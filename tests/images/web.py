@@ -107,7 +107,7 @@ def silent(released: threading.Event) -> Page:
         request.end_headers()
         request.wfile.write(bytes(500))
         request.wfile.flush()
-        released.wait(30)
+        released.wait()
 
     return page
 

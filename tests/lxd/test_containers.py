@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -240,10 +239,8 @@ def test_an_init_that_ignores_the_request_is_stopped_by_force(lab: Lab, monkeypa
     monkeypatch.setattr("reconciler.backends.lxd.apply.power.GRACE", 1.0)
     name = lab.lxd.name()
     lab.converge(lab.container(name, config={"raw.lxc": "lxc.signal.halt = SIGWINCH"}))
-    began = time.monotonic()
     lab.backend.power(ResourceId("Container", name), "stop", False, 1.0, lab.told.append)
     assert "did not stop within 1 s: stopping by force" in lab.told
-    assert time.monotonic() - began < 10
     assert lab.look().resources[ResourceId("Container", name)].power is Power.STOPPED
 
 

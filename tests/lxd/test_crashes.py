@@ -19,12 +19,12 @@ def busy(lab: Lab, name: str, **spec: object) -> Desired:
     full = {
         "files": {"/etc/deep/file": {"sha256": "one", "mode": "0600", "owner": "3:4"}},
         "run": [
-            {"command": ["sh", "-c", "echo c >> /created"], "when": "create", "timeout": 10},
-            {"command": ["sh", "-c", "echo d >> /created"], "when": "create", "timeout": 10},
-            {"command": ["sh", "-c", "echo s >> /started"], "when": "start", "timeout": 10},
-            {"command": ["sh", "-c", "echo x >> /changed"], "when": "change", "timeout": 10},
+            {"command": ["sh", "-c", "echo c >> /created"], "when": "create", "timeout": 60},
+            {"command": ["sh", "-c", "echo d >> /created"], "when": "create", "timeout": 60},
+            {"command": ["sh", "-c", "echo s >> /started"], "when": "start", "timeout": 60},
+            {"command": ["sh", "-c", "echo x >> /changed"], "when": "change", "timeout": 60},
         ],
-        "ready": {"command": ["test", "-e", "/started"], "timeout": 20},
+        "ready": {"command": ["test", "-e", "/started"], "timeout": 120},
     }
     return lab.container(name, payload=PAYLOAD, **{**full, **spec})
 

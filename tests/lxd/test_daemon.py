@@ -89,7 +89,7 @@ def test_a_killed_daemon_is_stopped_without_being_started_by_hand() -> None:
 def kill(lxd: daemon.Daemon) -> None:
     handle = os.pidfd_open(lxd.pid)
     signal.pidfd_send_signal(handle, signal.SIGKILL)
-    deadline = Deadline.after(10)
+    deadline = Deadline.after(60)
     while daemon.find(lxd.folder) is not None:
         assert not deadline.passed
         time.sleep(0.01)

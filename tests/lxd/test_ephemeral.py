@@ -73,12 +73,12 @@ def test_the_verbs_restart_and_stop(lab: Lab) -> None:
     lab.converge(want)
     lab.inside(name, "touch", "/kept")
     began = lab.init_start(name)
-    lab.backend.power(want.id, "restart", False, 10.0, lab.told.append)
+    lab.backend.power(want.id, "restart", False, 60.0, lab.told.append)
     assert lab.init_start(name) != began
     lab.inside(name, "test", "-e", "/kept")
     assert lab.raw("instances", name)["ephemeral"] is True
     with pytest.raises(Refused, match="stopping deletes it"):
-        lab.backend.power(want.id, "stop", False, 10.0, lab.told.append)
+        lab.backend.power(want.id, "stop", False, 60.0, lab.told.append)
     lab.inside(name, "test", "-e", "/kept")
     lab.backend.power(want.id, "stop", True, 10.0, lab.told.append)
     assert lab.client.find("instances", name) is None

@@ -128,7 +128,7 @@ def test_a_network_with_a_container_on_it(lab: Lab) -> None:
     lab.converge(
         network(lab, bridge, dns={"domain": "test.lan"}),
         lab.container(
-            name, needs=[ResourceId("Network", bridge)], devices=nic(bridge), ready={"ip": True, "timeout": 30}
+            name, needs=[ResourceId("Network", bridge)], devices=nic(bridge), ready={"ip": True, "timeout": 120}
         ),
     )
     assert Path(f"/sys/class/net/{bridge}").exists()
@@ -141,8 +141,8 @@ def test_a_network_with_a_container_on_it(lab: Lab) -> None:
 
 def test_a_port_is_seen_from_outside(lab: Lab) -> None:
     bridge, name = lab.lxd.name("b"), lab.lxd.name()
-    run = [{"command": ["sh", "-c", "nc -ll -p 8099 -e true >/dev/null 2>&1 &"], "when": "start", "timeout": 9}]
-    ready = {"ip": True, "tcp": 8099, "timeout": 30}
+    run = [{"command": ["sh", "-c", "nc -ll -p 8099 -e true >/dev/null 2>&1 &"], "when": "start", "timeout": 60}]
+    ready = {"ip": True, "tcp": 8099, "timeout": 120}
     lab.converge(
         network(lab, bridge),
         lab.container(name, needs=[ResourceId("Network", bridge)], devices=nic(bridge), ready=ready, run=run),
@@ -188,7 +188,7 @@ def on(lab: Lab, name: str, bridge: str, address: str | None, **more: object) ->
 
 def test_a_network_moves_and_takes_its_containers_along(lab: Lab) -> None:
     bridge, first, second = lab.lxd.name("b"), lab.lxd.name(), lab.lxd.name()
-    ready = {"ip": True, "timeout": 30}
+    ready = {"ip": True, "timeout": 120}
     before = [on(lab, first, bridge, "10.221.81.77", ready=ready), on(lab, second, bridge, "10.221.81.78")]
     lab.converge(network(lab, bridge, "10.221.81.1/24"), *before)
     began = lab.init_start(first)

@@ -71,8 +71,8 @@ def test_everything_works_over_https(remote: Remote) -> None:
         far = lab.desired("Image", "busybox@far", image.spec)
         lab.converge(far)
         name = remote.lxd.name()
-        run = [{"command": ["sh", "-c", "echo hello > /said"], "when": "create", "timeout": 9}]
-        want = lab.container(name, run=run, ready={"log": "ready", "command": ["true"], "timeout": 20})
+        run = [{"command": ["sh", "-c", "echo hello > /said"], "when": "create", "timeout": 60}]
+        want = lab.container(name, run=run, ready={"log": "ready", "command": ["true"], "timeout": 120})
         lab.converge(far, want)
         assert lab.inside(name, "cat", "/said") == "hello\n"
         assert lab.inside(name, "sh", "-c", "head -c 300000 /dev/zero | wc -c").strip() == "300000"
@@ -152,7 +152,7 @@ def impostor(certificate: Path, key: Path) -> Iterator[tuple[str, list[bytes]]]:
             while not stop.is_set():
                 try:
                     plain, _ = listening.accept()
-                    plain.settimeout(2)
+                    plain.settimeout(30)
                     with context.wrap_socket(plain, server_side=True) as secure:
                         heard.append(secure.recv(4096))
                 except OSError:

@@ -10,7 +10,7 @@ from reconciler.backends.lxd.deadline import Deadline
 from tests.support.lxd import Lab
 
 MIB = 1 << 20
-BRIDGE = {"type": "bridge", "ipv4": {"address": "10.213.7.1/24"}, "ipv6": {"address": "none"}}
+BRIDGE = {"type": "bridge", "ipv4": {"address": "10.213.11.1/24"}, "ipv6": {"address": "none"}}
 
 # What is said for a while, and where LXD has it: the path in its object, and what is there afterwards.
 CONTAINER: list[tuple[dict[str, Any], tuple[str, ...], Any]] = [

@@ -48,7 +48,7 @@ def want(lab: Lab, name: str, **devices: dict[str, str]) -> Any:
 
 
 def said(lab: Lab, name: str, script: str) -> tuple[int, str]:
-    code, output = capture(lab.client, name, ["sh", "-c", script], Deadline.after(20))
+    code, output = capture(lab.client, name, ["sh", "-c", script], Deadline.after(100))
     return code, output.decode()
 
 
@@ -139,7 +139,7 @@ def test_a_folder_that_is_moved_out_of_the_share_is_no_way_out(lab: Lab, folder:
     lab.inside(name, "sh", "-c", "while ! test -e /tmp/ready; do sleep 0.1; done")
     (folder / "sub").rename(tmp_path / "sub")
     lab.inside(name, "touch", "/tmp/go")
-    walker.join(20)
+    walker.join(120)
     assert heard and "not shared" not in heard[0] and "secret" not in heard[0].replace("../secret", "")
 
 

@@ -24,7 +24,7 @@ def run(*words: str, state: Path, code: str | None = None, **extra: str) -> subp
         command = [sys.executable, "-c", program, *words]
     environment = {**os.environ, "RECONCILER_STATE_DIR": str(state), **extra}
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL
+        command, env=environment, capture_output=True, text=True, timeout=200, stdin=subprocess.DEVNULL
     )
 
 

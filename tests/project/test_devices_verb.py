@@ -20,7 +20,7 @@ spec: {disks: [{name: root, size: 1GiB}]}
 def run(*words: str, state: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "reconciler.cli", *words]
     environment = {**os.environ, "RECONCILER_STATE_DIR": str(state), "XDG_CONFIG_HOME": str(state)}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
 
 
 def test_what_it_prints_is_a_manifest(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ class Origin:
         return self.folder / "certificate.pem"
 
     def git(self, *words: str, **more: str) -> str:
-        return git(self.folder / "work", *words, **more)
+        return git(self.folder / "work", *words, data=None, **more)
 
     def sign_with(self, key: Path | None) -> None:
         """From now on, commits are signed by this key; None: by nobody."""
@@ -113,10 +113,10 @@ class Origin:
                 probe.bind(("127.0.0.1", 0))
                 self.port = probe.getsockname()[1]
         self.daemon = subprocess.Popen(self._server(), env=ALONE, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                socket.create_connection(("127.0.0.1", self.port), timeout=60).close()
                 return
             except ConnectionRefusedError:
                 assert time.monotonic() < deadline and self.daemon.poll() is None

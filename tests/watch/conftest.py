@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ kind: Image
 metadata: {name: idle}
 spec: {type: virtual-machine, source: {file: ./idle.img, format: raw}}
 """
-PATIENCE = 60.0
+PATIENCE = 180.0
 
 
 class Watch:
@@ -130,7 +130,7 @@ class Place:
             "guestAgent": False,
             "deletionPolicy": "delete",
             "disks": [{"name": "root", "image": "idle"}],
-            "ready": {"log": IDLE_SAYS, "timeout": "30s"},
+            "ready": {"log": IDLE_SAYS, "timeout": "120s"},
             **spec,
         }
         document = {"apiVersion": "reconciler/v1", "kind": "VirtualMachine", "metadata": {"name": name}, "spec": full}
@@ -166,6 +166,13 @@ class Place:
         )
         return dict(json.loads(done.stdout))
 
+    def until_status(self, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """``reconciler status``, once it says so: what LXD tells late is looked at first, and that takes a moment."""
+        deadline = time.monotonic() + PATIENCE
+        while not holds(told := self.status()):
+            assert time.monotonic() < deadline, told
+        return told
+
     @contextlib.contextmanager
     def watching(self, *words: str, paths: Sequence[str] | None = None, **extra: str) -> Iterator[Watch]:
         """``reconciler watch`` over the folder, until the end of the block: then it is told to end, and does."""
@@ -173,7 +180,7 @@ class Place:
         try:
             yield watch
             watch.process.terminate()
-            assert watch.process.wait(30) == 0, str(watch)
+            assert watch.process.wait(120) == 0, str(watch)
             assert not watch.other, str(watch)
         finally:
             watch.kill()

@@ -9,6 +9,7 @@ import signal
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,7 +47,7 @@ def test_a_person_who_applies_meanwhile_gets_their_turn(place: Place) -> None:
     with place.watching() as watch:
         watch.until("InSync")
         place.run("apply", "--yes", str(place.folder))
-        place.container("slow", ready={"command": ["test", "-e", "/tmp/go"], "timeout": "40s"})
+        place.container("slow", ready={"command": ["test", "-e", "/tmp/go"], "timeout": "200s"})
         watch.until("Progress", "Container/slow")
         os.kill(place.init("web"), signal.SIGKILL)
         watch.until("Ready", web)  # one that takes long does not keep the others waiting
@@ -66,17 +67,17 @@ def test_what_would_interrupt_waits_until_it_is_allowed(place: Place) -> None:
         watch.until("Applied", web)
         assert place.raw("web")["config"]["limits.memory"] == "96MiB" and place.init("web") == init
         watch.until("InSync")
-        told = next(one for one in place.status()["resources"] if one["id"] == web)
-        assert {one["type"]: one["status"] for one in told["conditions"]} == {
-            "Ready": True,
-            "Synced": True,
-            "RestartPending": True,
-            "Held": False,
-        }
+        conditions = {"Ready": True, "Synced": True, "RestartPending": True, "Held": False}
+        place.until_status(lambda told: conditions in [of(one) for one in told["resources"] if one["id"] == web])
         place.environment_yaml(approve={"restart": True})
         watch.until("Applied", web, "restart")
         watch.until("Ready", web)
         assert place.init("web") != init
+
+
+def of(resource: dict[str, Any]) -> dict[str, bool | None]:
+    """Its conditions, as the watch tells of it."""
+    return {one["type"]: one["status"] for one in resource["conditions"]}
 
 
 def test_what_is_no_longer_declared_goes_only_when_that_is_approved(place: Place) -> None:
@@ -113,10 +114,10 @@ def test_it_says_how_things_are_and_does_what_it_is_told(place: Place) -> None:
     with place.watching("--metrics", "127.0.0.1:0") as watch:
         watch.until("InSync")
         for name in (web, "web", "local/web"):
-            place.run("wait", name, "--for", "Ready", "--timeout", "10s")
+            place.run("wait", name, "--for", "Ready", "--timeout", "120s")
         assert "did you mean web?" in place.run("wait", "wbe", code=1)
         place.run("wait", web, "--for", "Held", "--timeout", "0.1s", code=1)
-        assert place.status()["state"] == "on" and place.status()["inSync"]
+        place.until_status(lambda told: bool(told["state"] == "on" and told["inSync"]))
         place.run("suspend", "--reason", "moving house")
         watch.until("Suspended")
         place.set_config("web", limits_memory="32MiB")
@@ -154,7 +155,7 @@ def test_its_face_is_for_its_own_user_alone_and_metrics_stand_there(place: Place
 def test_a_service_manager_is_told(place: Place, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(30)
+        manager.settimeout(120)
         with place.watching(NOTIFY_SOCKET=str(tmp_path / "notify"), WATCHDOG_USEC="300000") as watch:
             told = {manager.recv(100) for _ in range(3)}
             assert told == {b"READY=1", b"WATCHDOG=1"}

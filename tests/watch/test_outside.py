@@ -98,7 +98,7 @@ def test_events_are_followed_as_they_happen_until_the_end(place: Place) -> None:
             assert any((one["resource"], one["reason"]) == (web, "Ready") for one in told)
             watch.process.terminate()
             assert all(one["environment"] == "default" for one in told)
-            assert follower.wait(30) == 0
+            assert follower.wait(120) == 0
 
 
 @pytest.mark.parametrize(("form", "line"), [("human", r"\d\d:\d\d:\d\d [ !] \S.*"), ("journal", r"<[467]>\S.*")])
@@ -117,7 +117,7 @@ def test_its_log_is_lines_whatever_names_are_in_it(place: Place, form: str, line
             lines.append(next(log))
         running.terminate()
         lines += list(log)
-    assert running.wait(30) == 0
+    assert running.wait(120) == 0
     assert [one for one in lines if not re.fullmatch(line, one.rstrip("\n"))] == []
     if form == "journal":
         assert {one[:3] for one in lines} >= {"<4>", "<6>"}
