@@ -1,16 +1,12 @@
-"""B9: what a command costs before it does anything: ``--help``, and ``validate`` of one file, as whole processes.
-
-As it is when the wheel is installed: an editable install, which a clone has, makes every Python in it slower by 15 ms.
-"""
+"""B9: what a command costs before it does anything: ``--help``, and ``validate`` of one file, as whole processes."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 
+from bench import installed
 from bench.measure import absolute, alternate, process
 
 MANIFEST = """\
@@ -32,12 +28,12 @@ def main() -> int:
         manifest = Path(folder) / "web.yaml"
         manifest.write_text(MANIFEST)
         state = {"RECONCILER_STATE_DIR": f"{folder}/state"}
-        python, command = _installed(Path(folder))
+        command = installed.command()
         figures = alternate(
             {
-                "python -c pass": process([python, "-c", "pass"]),
-                "reconciler --help": process([python, command, "--help"], state),
-                "reconciler validate": process([python, command, "validate", str(manifest)], state),
+                "python -c pass": process([installed.python(), "-c", "pass"]),
+                "reconciler --help": process([*command, "--help"], state),
+                "reconciler validate": process([*command, "validate", str(manifest)], state),
             },
             rounds=20,
         )
@@ -48,17 +44,6 @@ def main() -> int:
     }
     print(absolute("B9  start-up, whole process", goals))
     return 0
-
-
-def _installed(folder: Path) -> tuple[str, str]:
-    """A Python that finds us and what we need as plain folders; and the command."""
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
-    [packages] = (folder / "venv").glob("lib/python*/site-packages")
-    root = Path(__file__).resolve().parents[1]
-    (packages / "found.pth").write_text(f"{root}\n{sysconfig.get_path('purelib')}\n")
-    command = folder / "reconciler"
-    command.write_text("import sys\nfrom reconciler.cli import main\nsys.exit(main())\n")
-    return str(folder / "venv" / "bin" / "python"), str(command)
 
 
 if __name__ == "__main__":

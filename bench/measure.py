@@ -78,8 +78,8 @@ def table(title: str, ours: str, figures: Mapping[str, Figures], limit: tuple[st
         lines.append(f"  {figure.name:24} {_time(figure.p50):>9} {_time(figure.p95):>9}   {ratio}")
     if limit:
         name, most = limit
-        ratio = figures[ours].p50 / figures[name].p50
-        lines.append(f"  goal: at most {most:g} × {name}: {ratio:.2f}: {'met' if ratio <= most else 'NOT met'}")
+        times = figures[ours].p50 / figures[name].p50
+        lines.append(f"  goal: at most {most:g} × {name}: {times:.2f}: {'met' if times <= most else 'NOT met'}")
     return "\n".join(lines)
 
 

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import installed
 from bench.peers.bare_pool import call
 from reconciler.backends.lxd import daemon
 from reconciler.backends.lxd.address import Address
@@ -52,8 +52,8 @@ class World:
     environment: dict[str, str]
 
     def reconciler(self, *arguments: str) -> list[str]:
-        """Our command line, from the environment that runs the bench."""
-        return [str(Path(sys.executable).parent / "reconciler"), *arguments]
+        """Our command line, as it is once installed."""
+        return [*installed.command(), *arguments]
 
     def run(self, *arguments: str) -> str:
         """Run our command line; RuntimeError with what it said when it fails."""

@@ -189,6 +189,9 @@ class Guests(Protocol):
     def shell(self, id: ResourceId, user: str | None = None) -> int:
         """An interactive shell on our terminal; the exit code. user: an account in the guest; root when None."""
 
+    def monitor(self, id: ResourceId, words: Sequence[str]) -> int:
+        """What runs the guest, spoken to itself: one command, or without words a conversation; the exit code."""
+
 
 @dataclass(frozen=True, slots=True)
 class Check:

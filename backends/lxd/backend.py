@@ -19,7 +19,7 @@ from reconciler.backends.lxd.within import Reader
 from reconciler.effects import Table
 from reconciler.model import Condition, Desired, Observed, ResourceId, Snapshot, Spec, Step, lxd_backend
 from reconciler.ports import Call, GuestFiles, Settings, Stop, Tell, Usage, Wake
-from reconciler.problems import BackendError
+from reconciler.problems import BackendError, Problem, Refused
 from reconciler.sockets import Socket
 
 ANSWER = 10.0
@@ -172,6 +172,10 @@ class LxdBackend:
         from reconciler.backends.lxd.guests import shell
 
         return shell(self.client, id.name, user)
+
+    def monitor(self, id: ResourceId, words: Sequence[str]) -> int:
+        """A container has none. Raises Refused."""
+        raise Refused(Problem("only a VM has a monitor", subject=str(id), hint="`lxc monitor` tells what LXD does"))
 
     def _console(self, id: ResourceId) -> Console:
         return Console.of(self.client, self._settings.state, id.name)

@@ -119,6 +119,12 @@ class QemuBackend:
 
         return shell(self.settings, id, user)
 
+    def monitor(self, id: ResourceId, words: Sequence[str]) -> int:
+        """QEMU's monitor for people: one command, its answer on stdout; without words a shell for it."""
+        from reconciler.backends.qemu.console import monitor
+
+        return monitor(self.settings, id, words)
+
     def close(self) -> None:
         """Let go of what ``watch`` opened; there is nothing else."""
         nudge, self._nudge = self._nudge, -1

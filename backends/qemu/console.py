@@ -91,6 +91,14 @@ def shell(settings: Settings, id: ResourceId, user: str | None = None) -> int:
     return serial.shell(_running(settings, id).serial, str(id))
 
 
+def monitor(settings: Settings, id: ResourceId, words: Sequence[str]) -> int:
+    """QEMU's monitor for people: one command, or without words its shell."""
+    from reconciler.backends.qemu import people
+
+    path = _running(settings, id).people
+    return people.say(path, str(id), words) if words else people.converse(path, str(id))
+
+
 def _show(done: Finished) -> None:
     sys.stdout.flush()
     sys.stderr.flush()

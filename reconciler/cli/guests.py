@@ -1,4 +1,4 @@
-"""The guest verbs: start, stop, restart, logs, exec, shell. The next apply has the last word on power."""
+"""The guest verbs: start, stop, restart, logs, exec, shell, monitor. The next apply has the last word on power."""
 
 from __future__ import annotations
 
@@ -94,5 +94,12 @@ def _shell(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
     return guests.shell(one.id, None if arguments.root else arguments.user or declared)
 
 
-_VERBS = {"logs": _logs, "exec": _execute, "shell": _shell}
+def _monitor(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
+    if not arguments.command and not sys.stdin.isatty():
+        hint = f"for single commands: reconciler monitor {one.id} -- query-status"
+        raise UsageError(Problem("a conversation needs a terminal", hint=hint))
+    return guests.monitor(one.id, arguments.command)
+
+
+_VERBS = {"logs": _logs, "exec": _execute, "shell": _shell, "monitor": _monitor}
 _PAST = {"start": "started", "stop": "stopped", "restart": "restarted"}

@@ -7,67 +7,50 @@ Cheap to build, and without imports of ours: a verb's module is imported only wh
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable, Sequence
 
 from reconciler.cli import watching
 from reconciler.cli.arguments import completed, count, duration, output, timeout
-
-TYPE_CHECKING = False  # as in typing, whose import would take a tenth of what --help may take
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
-
-
-class Help(argparse.HelpFormatter):
-    """As wide as the terminal. Left to itself, argparse asks shutil, which brings every archive format along."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
-
-
-def _columns() -> int:
-    given = os.environ.get("COLUMNS", "")
-    if given.isdecimal() and int(given):
-        return int(given)
-    try:
-        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
-    except (OSError, ValueError):  # no terminal, or no stdout at all
-        return 80
-
-
-class Parser(argparse.ArgumentParser):
-    """Usage errors are problems that we name: exit code 1 (2 means "plan found changes")."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options, formatter_class=Help)
-
-    def error(self, message: str) -> NoReturn:
-        sys.stderr.write(f"{self.prog}: {message}\n  hint: {self.prog} --help\n")
-        sys.exit(1)
-
+from reconciler.cli.usage import Parser
 
 Fill = Callable[[argparse.ArgumentParser], None]
 
 
+_COMMANDS = frozenset({"exec", "monitor"})
+"""Verbs that take somebody else's words, behind ``--``."""
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
-    """The arguments; everything behind ``--`` stays as it is in ``command``."""
+    """The arguments; of a verb that takes a command, everything behind ``--`` stays as it is in ``command``."""
     words = list(argv)
+    verb = words[0] if words and not words[0].startswith("-") else None
     command: list[str] = []
-    if "--" in words:
+    if verb in _COMMANDS and "--" in words:
         cut = words.index("--")
         words, command = words[:cut], words[cut + 1 :]
-    namespace = build(words[0] if words else None).parse_args(words)
+    parser, names = build(verb), [name for name, *_ in VERBS]
+    if verb is not None and verb not in names:
+        parser.refuse(f'there is no verb "{verb}"', verb, names)
+    namespace, rest = parser.parse_known_args(words)
+    if rest:
+        (_alone(verb) if verb is not None else parser).refuse_rest(rest)
     namespace.command = command
     return namespace
 
 
-def build(verb_alone: str | None = None) -> argparse.ArgumentParser:
+def _alone(verb: str) -> Parser:
+    """That verb's own parser, to say what it takes."""
+    parser = Parser(prog=f"reconciler {verb}")
+    next(fill for name, _, _, fill in VERBS if name == verb)(parser)
+    return parser
+
+
+def build(verb_alone: str | None = None) -> Parser:
     """The whole grammar; of one verb alone when that is the name of one: the others would only cost time."""
     parser = Parser(
         prog="reconciler",
         description="Declare VMs, containers and what they need in YAML; apply makes QEMU and LXD match.",
-        epilog="Exit codes: 0 done or in sync, 1 a problem (named on stderr), 2 plan --exit-code found changes, "
+        epilog="Exit codes: 0 done or in sync, 1 a problem (named on stderr), 2 changes found (plan --exit-code), "
         "3 a bug in reconciler (a report is written), 130 interrupted.",
     )
     parser.add_argument("--version", action="store_true", help="show the version and leave")
@@ -267,6 +250,11 @@ def _shell(verb: argparse.ArgumentParser) -> None:
     who.add_argument("--root", action="store_true", help="root, whatever is declared")
 
 
+def _monitor(verb: argparse.ArgumentParser) -> None:
+    _guest(verb)
+    verb.usage = "reconciler monitor [-h] NAME [-- COMMAND [ARGUMENT=VALUE…]]"
+
+
 def _copy(verb: argparse.ArgumentParser) -> None:
     words = "a file or folder: NAME:PATH in a guest, or a path here, or - for standard"
     completed(verb.add_argument("source", metavar="SRC", help=f"{words} input"))
@@ -334,6 +322,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("logs", "guests", "show a guest's console log", _logs),
     ("exec", "guests", "run a command in a guest", _exec),
     ("shell", "guests", "open a shell in a guest", _shell),
+    ("monitor", "guests", "talk to a VM's QEMU itself, on the monitor that is for people", _monitor),
     ("cp", "cp", "copy files and folders into a guest, or out of one", _copy),
     ("top", "top", "show what guests take of processors and memory", _top),
     ("hosts", "hosts", "give guests names on this host: by /etc/hosts, or by dnsmasq", _hosts),
