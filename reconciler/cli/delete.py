@@ -19,7 +19,7 @@ from reconciler.model import ResourceId
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.problems import Problem, UsageError
-from reconciler.view.plans import plan_lines
+from reconciler.view.plans import GONE, plan_lines
 
 Targets = dict[ResourceId, str | None]
 _ID = re.compile(r"[A-Z][A-Za-z]*/[^/]+")
@@ -98,7 +98,7 @@ def _delete(arguments: argparse.Namespace, environment: str, targets: Targets, b
     plan, world = loop.delete(environment, targets, backends, PlanOptions(confirm_delete=arguments.confirm_delete))
     show_problems(unanswered(world))
     if arguments.output == "table":
-        tell(plan_lines(plan, {}, verbose=True))
+        tell(plan_lines(plan, {}, verbose=True, good=GONE))
     if plan.blocker:
         show_problems([plan.blocker])
         return PROBLEM

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from reconciler.model import Outcome, Result, Run, Verb
 from reconciler.view.fields import duration
-from reconciler.view.plans import counted, summary_line
+from reconciler.view.plans import AS_DECLARED, GONE, counted, summary_line
 from reconciler.view.problems import problem_lines
 from reconciler.view.text import Line, clean, line
 
@@ -47,7 +47,7 @@ def run_lines(run: Run) -> Iterator[Line]:
         if outcome.result in (Result.FAILED, Result.BLOCKED, Result.HELD):
             yield from trouble_lines(outcome)
     if run.plan.in_sync:
-        yield summary_line(run.plan)
+        yield summary_line(run.plan, GONE if run.trigger == "delete" else AS_DECLARED)
         return
     for step in run.plan.steps:
         for change in step.waiting:

@@ -46,9 +46,12 @@ _COUNTED = (
     (Verb.HOLD, "held"),
     (Verb.NOOP, "unchanged"),
 )
+AS_DECLARED, GONE = "as declared", "not there any more"
 
 
-def plan_lines(plan: Plan, desired: Mapping[ResourceId, Desired], verbose: bool = False) -> Iterator[Line]:
+def plan_lines(
+    plan: Plan, desired: Mapping[ResourceId, Desired], verbose: bool = False, good: str = AS_DECLARED
+) -> Iterator[Line]:
     """The whole plan; what is left alone is only counted, unless ``verbose`` or it has something to say."""
     told = [
         list(step_lines(step, desired.get(step.id), verbose))
@@ -61,7 +64,7 @@ def plan_lines(plan: Plan, desired: Mapping[ResourceId, Desired], verbose: bool 
         yield line()
     for note in plan.notes:
         yield line(("note: ", "note"), clean(note))
-    yield summary_line(plan)
+    yield summary_line(plan, good)
     if plan.blocker:
         yield from problem_lines([plan.blocker])
 
@@ -144,13 +147,13 @@ def _new_row(path: Path, words: str) -> list[Span]:
     return [(clean(".".join(path)), ""), (clean(words), "good")]
 
 
-def summary_line(plan: Plan) -> Line:
-    """``Plan: 2 to create, 1 to restart; 3 unchanged.`` or that there is nothing to do."""
+def summary_line(plan: Plan, good: str = AS_DECLARED) -> Line:
+    """``Plan: 2 to create, 1 to restart; 3 unchanged.`` or that there is nothing to do. good: how everything is then"""
     counts = plan.summary()
     waiting = sum(1 for step in plan.steps if step.waiting)
     if plan.in_sync:
         rest = f", but for what waits in {waiting}" if waiting else ""
-        return line(("Nothing to do", "good"), f": {counted(len(plan.steps), 'resource')} as declared{rest}.")
+        return line(("Nothing to do", "good"), f": {counted(len(plan.steps), 'resource')} {good}{rest}.")
     parts = [(f"{counts[verb.value]} {words}", STYLES[verb]) for verb, words in _COUNTED if verb.value in counts]
     spans: list[Span] = [("Plan: ", "bold")]
     for index, part in enumerate(parts):

@@ -65,7 +65,10 @@ def test_what_is_unchanged_is_only_counted() -> None:
 
 
 def test_nothing_to_do_says_so() -> None:
-    assert text_of(Plan("default", (step(Verb.NOOP),))) == "Nothing to do: 1 resource as declared.\n"
+    plan = Plan("default", (step(Verb.NOOP),))
+    assert text_of(plan) == "Nothing to do: 1 resource as declared.\n"
+    gone = render(run_lines(Run("1", "delete", plan, [], True)), colour=False)
+    assert gone == "Nothing to do: 1 resource not there any more.\n"
 
 
 def test_a_creation_shows_what_is_made_but_not_its_secrets() -> None:
