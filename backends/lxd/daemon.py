@@ -69,28 +69,34 @@ class Daemon:
         return self.folder / SOCKET_NAME
 
 
-def start(folder: Path, timeout: float = 60.0) -> Daemon:
+def start(folder: Path, timeout: float = 120.0) -> Daemon:
     """Have an LXD running in that folder and answering; the one that runs there already is taken as it is."""
     _check_possible(folder)
     private_dir(folder)
     raise_inotify_limit()
     with _one_at_a_time(folder):
-        daemon = find(folder) or _launch(folder)
-        _wait_until_it_answers(daemon, Deadline.after(timeout))
+        deadline = Deadline.after(timeout)
+        daemon = find(folder) or _launch(folder, deadline)
+        _wait_until_it_answers(daemon, deadline)
     return daemon
 
 
 def find(folder: Path) -> Daemon | None:
     """The LXD that runs in that folder, if it is still the process that was recorded."""
+    daemon = _recorded(folder)
+    return daemon if daemon is not None and _is_itself(daemon) else None
+
+
+def _recorded(folder: Path) -> Daemon | None:
+    """The one that was started last, whether it still runs or not."""
     try:
         pid, started = (int(word) for word in (folder / RECORD).read_text(encoding="ascii").split())
     except (OSError, ValueError):
         return None
-    daemon = Daemon(folder, pid, started)
-    return daemon if _is_itself(daemon) else None
+    return Daemon(folder, pid, started)
 
 
-def stop(folder: Path, timeout: float = 60.0) -> None:
+def stop(folder: Path, timeout: float = 120.0) -> None:
     """Stop it and every container in it, by force where they do not follow, and see that nothing of it is left.
 
     What a killed daemon left behind is taken up by a fresh one first, which then stops it properly.
@@ -166,7 +172,7 @@ def inside(folder: Path) -> Path:
     return _INSIDE / f"r{zlib.crc32(os.fsencode(folder.absolute())):08x}"
 
 
-def _launch(folder: Path) -> Daemon:
+def _launch(folder: Path, deadline: Deadline) -> Daemon:
     (folder / SOCKET_NAME).unlink(missing_ok=True)
     (folder / RECORD).unlink(missing_ok=True)
     _INSIDE.mkdir(mode=0o711, exist_ok=True)
@@ -180,8 +186,8 @@ def _launch(folder: Path) -> Daemon:
             cwd="/",
             check=True,
         )
-    deadline = Deadline.after(5)
-    while (daemon := find(folder)) is None:
+    deadline = deadline.within(30)
+    while (daemon := _recorded(folder)) is None:  # one that died since is not waited for either
         if deadline.passed:
             raise Unreachable(Problem("lxd did not start", detail=_last_words(folder)))
         time.sleep(_POLL)  # until the shell has written its record

@@ -27,7 +27,7 @@ Key = tuple[str, ResourceId]
 Told = Mapping[str, Any]
 """One resource as a watch tells of it."""
 
-_PATIENCE = 2.0
+_PATIENCE = 5.0
 """Seconds that a watch has to answer."""
 _LOOK = 1.0
 """Seconds that it has to look again at what has changed."""

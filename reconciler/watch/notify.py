@@ -20,11 +20,13 @@ class Notifier:
         self._every = int(usec) / 3e6 if ours and usec.isdigit() else 0.0
         self._next = 0.0
 
-    def tell(self, words: str) -> None:
-        """Such as ``READY=1``."""
+    def tell(self, words: str, patience: float = 2.0) -> None:
+        """Such as ``READY=1``. patience: seconds until there is room for it; a manager that does not listen has none,
+        and we go on."""
         if not self._address:
             return
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as one:
+            one.settimeout(patience)
             one.sendto(words.encode(), self._address)
 
     def alive(self) -> None:
@@ -32,7 +34,7 @@ class Notifier:
         now = time.monotonic()
         if self._every and now >= self._next:
             self._next = now + self._every
-            self.tell("WATCHDOG=1")
+            self.tell("WATCHDOG=1", patience=0.0)
 
     @property
     def most(self) -> float:

@@ -20,7 +20,7 @@ from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.ports import Settings
-from reconciler.problems import Refused
+from reconciler.problems import Refused, Unreachable
 from tests.support.lxd import busybox_image, lab_on, private_lxd, remains
 
 
@@ -127,6 +127,16 @@ def test_an_lxd_that_dies_at_once_leaves_its_last_words(folder: Path) -> None:
     with pytest.raises(Exception, match=r"(?s)does not answer.*database") as caught:
         daemon.start(folder)
     assert "directory" in str(caught.value)
+
+
+def test_an_lxd_that_is_gone_before_anybody_looks_leaves_them_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lxd").write_text("#!/bin/sh\necho no luck today >&2\n")
+    (tmp_path / "lxd").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(Unreachable, match=r"(?s)started and does not answer.*no luck today"):
+        daemon.start(folder)
 
 
 def test_doctor_starts_it_and_then_finds_everything(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
