@@ -28,7 +28,9 @@ def is_ignored(field: str, ignored: Iterable[str]) -> bool:
 
 def _fields(path: Path, wanted: Spec, seen: Spec, applied: Spec) -> Iterator[Change]:
     for key, new in wanted.items():
-        yield from _field((*path, key), new, seen.get(key, _ABSENT), applied.get(key, _ABSENT))
+        old = seen.get(key, _ABSENT)
+        if new != old:  # what is equal as a whole has no part that differs, and none that nobody wants any more
+            yield from _field((*path, key), new, old, applied.get(key, _ABSENT))
     for key, once in applied.items():
         if key not in wanted and key in seen:
             yield from _dropped((*path, key), seen[key], once)
@@ -43,7 +45,7 @@ def _field(path: Path, new: Any, old: Any, once: Any) -> Iterator[Change]:
         yield from _fields(path, new, old, once if isinstance(once, Mapping) else {})
     elif old is _ABSENT:
         yield Change("add", path, None, new)
-    elif new != old:
+    else:
         yield Change("change", path, old, new)
 
 

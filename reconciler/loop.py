@@ -10,14 +10,18 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from reconciler import execution, observation, planning
+from reconciler import observation, planning
 from reconciler.effects import Table
 from reconciler.model import ATTACHMENTS, QEMU, Desired, Outcome, Plan, ResourceId, Result, Run, Step, Verb, World
 from reconciler.planning import PlanOptions
 from reconciler.planning.following import guests_followed
 from reconciler.ports import Backend
 from reconciler.preparation import Wanted, prepare
+
+if TYPE_CHECKING:
+    from reconciler.execution import OnEvent
 
 __all__ = ["ApplyOptions", "Wanted", "apply_delete", "apply_plan", "delete", "look", "make_plan", "prepare"]
 
@@ -64,7 +68,7 @@ class ApplyOptions:
 
     trigger: str = "apply"
     parallel: int = 8
-    on_event: execution.OnEvent = lambda _id, _state, _message: None
+    on_event: OnEvent = lambda _id, _state, _message: None
     stop: threading.Event | None = None
     agree: Callable[[Plan], bool] = lambda _plan: True
 
@@ -83,20 +87,20 @@ def apply_plan(
     round. Each round brings at least one thing up that the last one could not see, so they come to an end. So is, twice
     at most, what a backend could not tell the end of, such as an object that moved under our hands.
     """
-    outcomes = _execute(wanted, plan, world, backends, options)
+    outcomes = _execute(wanted.desired, plan, world, backends, options)
     if not plan.work:
         return Run(_run_id(), options.trigger, plan, outcomes, plan.in_sync)
     then = replace(plan_options, reset=frozenset())  # what was asked for has been done, or has failed: once is enough
     again, seen = make_plan(wanted, backends, then)
     while _goes_on(plan, again, outcomes, options):
-        further = _execute(wanted, again, seen, backends, options)
+        further = _execute(wanted.desired, again, seen, backends, options)
         plan, outcomes = _joined(plan, again), _joined_outcomes(outcomes, further)
         again, seen = make_plan(wanted, backends, then)
     for _ in range(_DOUBTS):
         rest = doubtful(plan, again, outcomes)
         if again.blocker or not rest.work or (options.stop is not None and options.stop.is_set()):
             break
-        further = _execute(wanted, rest, seen, backends, options)
+        further = _execute(wanted.desired, rest, seen, backends, options)
         plan, outcomes = _joined(plan, rest), _joined_outcomes(outcomes, further)
         again, seen = make_plan(wanted, backends, then)
     outcomes = settled(outcomes, again)
@@ -139,10 +143,15 @@ def settled(outcomes: Collection[Outcome], again: Plan) -> list[Outcome]:
 
 
 def _execute(
-    wanted: Wanted, plan: Plan, world: World, backends: Mapping[str, Backend], options: ApplyOptions
+    wanted: Mapping[ResourceId, Desired],
+    plan: Plan,
+    world: World,
+    backends: Mapping[str, Backend],
+    options: ApplyOptions,
 ) -> list[Outcome]:
-    job = execution.Job(plan, wanted.desired, world, backends, options.on_event, options.parallel, options.stop)
-    return execution.execute(job)
+    from reconciler.execution import Job, execute  # not for those who only plan
+
+    return execute(Job(plan, wanted, world, backends, options.on_event, options.parallel, options.stop))
 
 
 def _goes_on(plan: Plan, again: Plan, outcomes: Collection[Outcome], options: ApplyOptions) -> bool:
@@ -183,8 +192,7 @@ def delete(
 
 def apply_delete(plan: Plan, world: World, backends: Mapping[str, Backend], options: ApplyOptions) -> Run:
     """Carry a deletion out; converged when a fresh look finds none of the deleted."""
-    job = execution.Job(plan, {}, world, backends, options.on_event, options.parallel, options.stop)
-    outcomes = execution.execute(job)
+    outcomes = _execute({}, plan, world, backends, options)
     again = observation.observe(backends) if plan.work else world
     gone = _gone_with_machines(plan, world, again)
     known = not any(again.problem(step.backend) for step in plan.work if step.backend not in gone)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from types import MappingProxyType
 
@@ -31,6 +30,8 @@ def observe(
     if len(names) == 1:  # the usual case needs no thread
         snapshots = {names[0]: _look(backends[names[0]], only[names[0]] if only else None)}
         return World(snapshots, taken, _heard(backends, snapshots, followed))
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=max(1, len(names)), thread_name_prefix="observe") as pool:
         looks = {name: pool.submit(_look, backends[name], only[name] if only else None) for name in names}
         snapshots = {name: look.result() for name, look in looks.items()}

@@ -119,11 +119,12 @@ class Reader:
             files, folders = _listing(handle)
             if ENVIRONMENT in files:
                 files, folders = [ENVIRONMENT], []
+            begin = os.path.join(folder, "")
             for name in files:
                 try:
-                    self._take(os.path.join(folder, name), name, handle)
+                    self._take(begin + name, name, handle)
                 except OSError as error:
-                    self._problem(os.path.join(folder, name), *_failure(error))
+                    self._problem(begin + name, *_failure(error))
             return folders
         finally:
             os.close(handle)

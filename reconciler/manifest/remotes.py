@@ -8,9 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 
-from reconciler.manifest.parsing import parse
 from reconciler.manifest.reading import MAX_BYTES, read_file
-from reconciler.manifest.wrongs import Wrong, decode
 from reconciler.problems import ManifestError
 
 _USUAL = {
@@ -32,8 +30,15 @@ def remotes(path: str | None = None) -> Mapping[str, Mapping[str, str]]:
 
 def _of_file(path: str) -> Iterator[tuple[str, dict[str, str]]]:
     try:
-        trees, wrongs = parse(decode(read_file(path, MAX_BYTES)))
-    except (ManifestError, FileNotFoundError, Wrong):
+        content = read_file(path, MAX_BYTES)
+    except (ManifestError, FileNotFoundError):
+        return
+    from reconciler.manifest.parsing import parse  # where there is no such file, nothing else may be YAML either
+    from reconciler.manifest.wrongs import Wrong, decode
+
+    try:
+        trees, wrongs = parse(decode(content))
+    except Wrong:
         return
     data = trees[0].data if trees and not wrongs else None
     listed = data.get("remotes") if isinstance(data, dict) else None
