@@ -38,6 +38,7 @@ _MOST_CLIENTS = 64
 _CREDENTIALS = struct.Struct("3i")  # SO_PEERCRED: pid, uid, gid
 _SOON = 0.05
 """Seconds between two looks whether something was looked at."""
+_LONGEST_WAIT = 86400.0
 _TICK = 1.0
 """Seconds between two looks whether somebody who waits is still there, and whether we are to end."""
 
@@ -120,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, self.server.daemon.meter.text(), "text/plain; version=0.0.4")
         elif parts.path == "/v1/events":
             self._events(int(query.get("since", "0") or 0), query.get("follow") == "1")
+        elif parts.path == "/v1/wait":
+            self._answer(lambda: _wait(self.server.daemon, query, self._gone), True)
         else:
             self._answer(lambda: _GET[parts.path](self.server.daemon, query), parts.path in _GET)
 
@@ -201,17 +204,17 @@ def _status(daemon: Daemon, _query: Mapping[str, str]) -> Answer:
     return 200, daemon.inbox.ask(lambda: status(daemon))
 
 
-def _wait(daemon: Daemon, query: Mapping[str, str]) -> Answer:
-    """Until the resource has the condition (or the time is over: 408)."""
+def _wait(daemon: Daemon, query: Mapping[str, str], gone: Callable[[], bool]) -> Answer:
+    """Until the resource has the condition (or the time is over: 408). gone: whether nobody waits for it any more"""
     id, type = ResourceId.parse(query["resource"]), query.get("for", "Ready")
-    deadline = time.monotonic() + min(float(query.get("timeout", "60")), 86400.0)
+    deadline = time.monotonic() + min(_LONGEST_WAIT, float(query.get("timeout", "60")))
     while True:
         seen = daemon.journal.newest
         told = daemon.inbox.ask(lambda: _one(daemon, id))
         left = deadline - time.monotonic()
         if holds(told, type):
             return 200, told
-        if left <= 0 or daemon.work.stop.is_set():
+        if left <= 0 or daemon.work.stop.is_set() or gone():
             return 408, told
         daemon.journal.wait(min(left, _TICK), seen)
 
@@ -244,7 +247,7 @@ def _look(daemon: Daemon, body: Mapping[str, Any]) -> Answer:
     What fails keeps its pause, and what is worked on is looked at afterwards anyway.
     """
     ids, asked = [ResourceId.parse(one) for one in body["resources"]], time.time()
-    deadline = time.monotonic() + min(float(body.get("timeout", 1.0)), 10.0)
+    deadline = time.monotonic() + min(10.0, float(body.get("timeout", 1.0)))
     while daemon.inbox.ask(lambda: _unseen(daemon, ids, asked)) and time.monotonic() < deadline:
         daemon.journal.wait(_SOON, daemon.journal.newest)
     return 200, {"resources": daemon.inbox.ask(lambda: _looked(daemon, ids, asked))}
@@ -294,7 +297,6 @@ def _history(daemon: Daemon, _query: Mapping[str, str]) -> Answer:
 _GET: Mapping[str, Callable[[Daemon, Mapping[str, str]], Answer]] = {
     "/v1/environment": _environment,
     "/v1/status": _status,
-    "/v1/wait": _wait,
     "/v1/history": _history,
 }
 _POST: Mapping[str, Callable[[Daemon, Mapping[str, Any]], Answer]] = {
