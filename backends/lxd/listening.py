@@ -29,6 +29,16 @@ def listening(client: Client, name: str, read: Reader | None) -> frozenset[Socke
     tables = (read or _read_here)(list(paths))
     if not tables:
         raise Unreachable(Problem("what listens in it cannot be read", subject=f"Container/{name}"))
+    return _open(tables, paths)
+
+
+def open_here() -> frozenset[Socket]:
+    """Every open socket of this machine."""
+    paths = {f"/proc/net/{table}": protocol for table, protocol in TABLES.items()}
+    return _open(_read_here(list(paths)), paths)
+
+
+def _open(tables: Mapping[str, bytes], paths: Mapping[str, str]) -> frozenset[Socket]:
     return frozenset(
         one for path, table in tables.items() for one in parse(table.decode("ascii", "replace"), paths[path])
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -304,10 +305,10 @@ def echoing(lab: Lab, name: str) -> Iterator[None]:
 
 def hear(outside: int) -> str:
     """What it says there; empty when nobody listens on the host. One that does not serve yet is given a moment."""
-    deadline = Deadline.after(10)
+    deadline = Deadline.after(60)
     while not deadline.passed:
         try:
-            with socket.create_connection(("127.0.0.1", outside), 5) as one:
+            with socket.create_connection(("127.0.0.1", outside), 60) as one:
                 if said := one.recv(100).decode().strip():
                     return said
         except ConnectionRefusedError:
@@ -341,13 +342,19 @@ def test_a_udp_port_comes_and_goes(lab: Lab) -> None:
 
 
 def echoed(outside: int) -> bytes:
+    """What comes back; empty when nobody listens on the host. One that does not serve yet is given a moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-        one.settimeout(2)
-        for _ in range(3):
-            with suppress(OSError):
-                one.sendto(b"ping", ("127.0.0.1", outside))
+        one.settimeout(1)
+        one.connect(("127.0.0.1", outside))
+        for _ in range(60):
+            try:
+                one.send(b"ping")
                 return one.recv(100)
-    return b""
+            except ConnectionRefusedError:
+                return b""
+            except TimeoutError:
+                continue
+    return b"nothing"
 
 
 @pytest.mark.parametrize("before", [True, False], ids=["moved", "new"])
@@ -383,5 +390,7 @@ def kill_forwarder(outside: int) -> None:
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes() if entry.name.isdigit() else b""
             if b"forkproxy" in words and f"tcp:127.0.0.1:{outside}".encode() in words:
-                os.kill(int(entry.name), signal.SIGKILL)
-    time.sleep(0.2)
+                handle = os.pidfd_open(int(entry.name))
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+                select.select([handle], [], [])
+                os.close(handle)

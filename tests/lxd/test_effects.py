@@ -66,7 +66,7 @@ def later(pattern: str, name: str, value: str) -> Row:
     return key(pattern, name, value, configured(name), value)
 
 
-RUN = [{"command": ["sh", "-c", "echo ran >> /ran"], "when": "change", "timeout": 9}]
+RUN = [{"command": ["sh", "-c", "echo ran >> /ran"], "when": "change", "timeout": 60}]
 FILE = {"mode": "0644", "owner": "0:0"}
 OTHERS = {"config": {"limits.memory": "64MiB"}}
 

@@ -14,14 +14,19 @@ from reconciler.backends.lxd.apply import shares
 from reconciler.backends.lxd.apply.editing import Change_, Raw, check_unmoved, devices_after, edit
 from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.inside import Identity, identity_inside, look
+from reconciler.backends.lxd.listening import open_here
 from reconciler.backends.lxd.terms import containers as terms
 from reconciler.backends.lxd.terms.values import read_bool
 from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused
+from reconciler.sockets import split_listen
 
 BODY = ("architecture", "config", "devices", "ephemeral", "profiles", "description")
 CHECKED = terms.SEEN - {"power", "image", "ephemeral"} | {"cpus", "memory"}
 
 Device = Mapping[str, str]
+
+_IN_USE, _NO_LISTENER = "address already in use", "Failed to receive fd from listener process"
+"""What LXD says of a port that cannot be had: as its forwarder found it, or as it found its forwarder."""
 
 
 def preflight(task: Task, names: Collection[str]) -> dict[str, Identity]:
@@ -194,10 +199,21 @@ def _put_quietly(task: Task, name: str, device: Device | None) -> None:
 def _explained(task: Task, name: str, problem: Problem, back: str) -> Problem:
     summary, hint = problem.summary, problem.hint
     listen = ((task.spec.get("devices") or {}).get(name) or {}).get("listen")
-    if listen and "address already in use" in summary:
+    if listen and (_IN_USE in summary or (_NO_LISTENER in summary and _is_taken(task, listen))):
         back = "\n".join(filter(None, (summary, back)))
         summary, hint = f"{listen} is taken by another program", f"see who: ss -lnp | grep {listen.rpartition(':')[2]}"
     return Problem(f"{name}: {summary}", subject=str(task.step.id), detail=back or None, hint=hint)
+
+
+def _is_taken(task: Task, listen: str) -> bool:
+    """Whether somebody listens there on this machine. Where that is busy, LXD says only that its forwarder ended."""
+    protocol, _, place = listen.partition(":")
+    address, port = split_listen(place)
+    everywhere = ("0.0.0.0", "::")  # noqa: S104  compared with, not bound to
+    return task.client.address.socket is not None and any(
+        (one[0], str(one[2])) == (protocol, port) and (one[1] == address or {one[1], address} & {*everywhere})
+        for one in open_here()
+    )
 
 
 def _check_serial(task: Task, name: str) -> None:
