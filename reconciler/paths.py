@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from _thread import get_ident  # what threading has it from, and costs nothing to load
 from contextlib import suppress
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def private_dir(path: Path) -> Path:
 
 def write_private(path: Path, data: bytes) -> None:
     """Replace the file as a whole or not at all: temporary name, fsync, rename. Mode 0600."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{get_ident()}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,14 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     write_private(file, b"one")
     write_private(file, b"two")
     assert file.read_bytes() == b"two" and mode(file) == 0o600 and list(tmp_path.iterdir()) == [file]
+
+
+def test_many_who_write_it_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
+    file, whole = tmp_path / "record", [bytes([number]) * 100_000 for number in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in pool.map(lambda turn: write_private(file, whole[turn % 8]), range(200)):
+            assert file.read_bytes() in whole
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
