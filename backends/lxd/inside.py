@@ -96,12 +96,47 @@ class Sight:
         return None
 
 
-def look(client: Client, within: Deadline) -> Sight:
-    """Find the inits of this LXD's containers in one pass over /proc; nothing when it is not on this host."""
+def look(client: Client, within: Deadline, only: Mapping[str, Any] | None = None) -> Sight:
+    """Find the inits of this LXD's containers in one pass over /proc; nothing when it is not on this host.
+
+    only: the one instance that is asked about; who watches over it may be known from before, and is looked at anew
+    """
     if client.address.socket is None:
         return Sight()
-    server = client.get(within=within).metadata["environment"].get("server_pid")
-    return look_around(int(server or 0), client.address.project)
+    server = int(client.get(within=within).metadata["environment"].get("server_pid") or 0)
+    if only is not None and not any(one.get("type") == "proxy" for one in (only.get("devices") or {}).values()):
+        sight = _look_again(server, client.address.project, only["name"])
+        if sight is not None:
+            return sight
+    return look_around(server, client.address.project)
+
+
+def _look_again(server: int, project: str | None, name: str) -> Sight | None:
+    """At one container whose monitor was seen before; None when that is not there (any more)."""
+    called = name if project in (None, "default") else f"{project}_{name}"
+    monitor = _monitors.get((server, called))
+    folder, own = _containers_folder(server), _standing(server)
+    if monitor is None or folder is None or own is None:
+        return None
+    try:
+        words = (_PROC / str(monitor) / "cmdline").read_bytes()
+    except OSError:
+        return None
+    if _watched(words, folder) != called or _standing(monitor) != own or (init := _child(monitor)) is None:
+        return None
+    return Sight(project, {called: init})
+
+
+_monitors: dict[tuple[int, str], int] = {}
+"""(pid of the LXD, LXC's name) → the pid of its monitor, as this process saw them last: only where to look first."""
+
+
+def _watched(words: bytes, folder: str) -> str | None:
+    """LXC's name of the container that a process with this command line watches over; None when it is no monitor."""
+    place, _, name = words.removeprefix(_MONITOR).rstrip(b"\0").partition(b" ")
+    if not words.startswith(_MONITOR) or place != os.fsencode(folder):
+        return None
+    return name.decode("utf-8", "replace")
 
 
 def look_around(server: int, project: str | None) -> Sight:
@@ -113,9 +148,10 @@ def look_around(server: int, project: str | None) -> Sight:
     listening = set()
     for pid, words in _processes():
         if words.startswith(_MONITOR):
-            place, _, name = words.removeprefix(_MONITOR).rstrip(b"\0").partition(b" ")
-            if place == os.fsencode(folder) and _standing(pid) == own and (init := _child(pid)) is not None:
-                inits[name.decode("utf-8", "replace")] = init
+            name = _watched(words, folder)
+            if name is not None and _standing(pid) == own and (init := _child(pid)) is not None:
+                inits[name] = init
+                _monitors[server, name] = pid
         elif b"\0forkproxy\0" in words and (standing := _standing(pid)) is not None and standing[1] == own[1]:
             listening |= set(_forwarded(words))
     return Sight(project, inits, frozenset(listening))

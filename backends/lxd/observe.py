@@ -122,7 +122,7 @@ def _containers(place: Place, within: Deadline, id: ResourceId | None = None) ->
         sight = look_within(place.client, place.read, found, within) if any(map(_is_plugged, found)) else None
     for raw in found:
         if sight is None and _is_plugged(raw):
-            sight = look(place.client, within)
+            sight = look(place.client, within, raw if id is not None else None)
         yield observed_container(raw, place.backend, sight or Sight())
 
 

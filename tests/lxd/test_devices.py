@@ -183,9 +183,9 @@ def test_the_root_disk_changes_in_place_where_lxd_can_and_is_never_taken_away(la
 # Cards ----------------------------------------------------------------------------------------------------------
 
 
-def bridge(lab: Lab, subnet: str) -> str:
+def bridge(lab: Lab, subnet: str, **more: object) -> str:
     name = lab.lxd.name("b")
-    spec = {"type": "bridge", "ipv4": {"address": subnet, "nat": False}, "ipv6": {"address": "none"}}
+    spec = {"type": "bridge", "ipv4": {"address": subnet, "nat": False}, "ipv6": {"address": "none"}, **more}
     lab.converge(lab.desired("Network", name, spec))
     return name
 
@@ -236,6 +236,28 @@ def test_what_of_a_card_changes_in_place_and_what_plugs_it_in_anew(lab: Lab) -> 
         assert (lab.inside(name, "cat", "/sys/class/net/eth0/ifindex") == before) is in_place, change
         if "hwaddr" in change:
             assert lab.inside(name, "cat", "/sys/class/net/eth0/address").strip() == change["hwaddr"]
+        live(lab, name, began, eth0=card)
+
+
+IN_PLACE_6 = [
+    {"ipv6.address": "fd42:72::77"},
+    {"ipv6.routes": "fd42:73::/64"},
+    {"security.ipv6_filtering": "true"},
+]
+
+
+def test_what_of_a_card_changes_in_place_under_ipv6(lab: Lab) -> None:
+    stateful = {"ipv6": {"address": "fd42:72::1/64", "nat": False}, "config": {"ipv6.dhcp.stateful": "true"}}
+    net = bridge(lab, "none", **stateful)
+    card = {"type": "nic", "network": net, "name": "eth0"}
+    name, began = start(lab, eth0=card)
+    before = lab.inside(name, "cat", "/sys/class/net/eth0/ifindex")
+    for change in IN_PLACE_6:
+        assert "as it is" in change_of(lab, name, eth0={**card, **change}).note, change
+        live(lab, name, began, eth0={**card, **change})
+        routes = subprocess.run(["ip", "-6", "route", "show", "dev", net], capture_output=True, text=True, check=True)
+        assert ("fd42:73::/64" in routes.stdout) is ("ipv6.routes" in change)
+        assert lab.inside(name, "cat", "/sys/class/net/eth0/ifindex") == before, change
         live(lab, name, began, eth0=card)
 
 

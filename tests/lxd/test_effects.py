@@ -16,7 +16,7 @@ import pytest
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import TABLE
 from reconciler.backends.lxd.terms import containers as terms
-from reconciler.model import Desired, Effect, ResourceId, Result, Verb
+from reconciler.model import Desired, Effect, ResourceId, Result, Spec, Verb
 from tests.support.lxd import Lab
 
 MIB = 1 << 20
@@ -529,7 +529,7 @@ def test_how_a_volume_is_mapped_acts_at_the_next_start(lab: Lab, setting: str) -
     assert lab.raw(*VOLUMES, volume)["config"][setting] == "true"
 
 
-HELD = {
+HELD: dict[tuple[str, str], tuple[Spec, Spec]] = {
     ("Network", "config.<bridge.driver>"): (BRIDGE, {**BRIDGE, "config": {"bridge.driver": "openvswitch"}}),
     ("Network", "config.<bridge.mode>"): (BRIDGE, {**BRIDGE, "config": {"bridge.mode": "fan"}}),
     ("StoragePool", "driver"): ({"driver": "dir"}, {"driver": "btrfs"}),
@@ -586,6 +586,10 @@ ELSEWHERE = {
     ("Container", "devices.*.<security.ipv4_filtering>"): (
         "test_devices.test_what_of_a_card_changes_in_place_and_what_plugs_it_in_anew"
     ),
+    **{
+        ("Container", f"devices.*.<{setting}>"): "test_devices.test_what_of_a_card_changes_in_place_under_ipv6"
+        for setting in ("ipv6.address", "ipv6.routes*", "security.ipv6_filtering")
+    },
     (
         "Container",
         "devices.*.size",
@@ -621,12 +625,6 @@ CANNOT = {
     ("Container", "config.<limits.network.priority>"): "this kernel has no net_prio cgroup",
     ("Container", "config.<nvidia.*>"): "there is no such card",
     ("Container", "devices.*.<size.state>"): "for virtual machines and migrations",
-    ("Container", "devices.*.<ipv6.address>"): "the same as for ipv4, and needs stateful DHCPv6 in the guest",
-    ("Container", "devices.*.<ipv6.routes*>"): "the same as for ipv4",
-    (
-        "Container",
-        "devices.*.<security.ipv6_filtering>",
-    ): "the same as for ipv4, and needs stateful DHCPv6 in the guest",
     ("Container", "devices.*.<security.acls*>"): "cards have them in OVN networks only, and there is no OVN here",
     ("Image", "type"): "an image of another type is another image for another kind of guest: held before LXD is asked",
     ("Network", "type"): "the other types need a second card, or OVN",

@@ -247,7 +247,7 @@ def _changed_files(task: Task) -> set[str]:
 def _configure(task: Task, everything: bool, reply: Reply | None = None) -> Raw | None:
     """Config, devices, profiles: limits.cpu by itself, the rest together with the new mark.
 
-    reply: as for ``_settle``. Gives back how it is read where nothing had to be changed, else None.
+    reply: as for ``_settle``. Gives back how it was read last, where nothing was written after that, else None.
     """
     keys = terms.keys_touched(task.step.changes)
     names = terms.devices_touched(task.step.changes)
@@ -264,23 +264,27 @@ def _configure(task: Task, everything: bool, reply: Reply | None = None) -> Raw 
 
     if names:
         only = not everything and all(change.path[0] == "devices" for change in task.step.changes)
-        if _plug(task, names, unchecked if only else None):  # it looks at each device by itself
-            return None
+        reply = reply or task.client.get("instances", task.name, within=task.deadline)
+        done, raw = _plug(task, reply, names, unchecked if only else None)  # it looks at each device by itself
+        if done:
+            return raw
     if _APART in keys:
         edit(task, ("instances", task.name), lambda raw: checked(raw, {_APART}, last=False))
     return edit(task, ("instances", task.name), checked, None if names or _APART in keys else reply)
 
 
-def _plug(task: Task, names: set[str], whole: Callable[[Raw], dict[str, Any] | None] | None) -> bool:
+def _plug(
+    task: Task, reply: Reply, names: set[str], whole: Callable[[Raw], dict[str, Any] | None] | None
+) -> tuple[bool, Raw | None]:
     """The devices of one that runs, each by itself; those of one that is down are only looked at beforehand.
 
-    whole: what makes everything else, where that may go with the last of them; True when it did
+    whole: what makes everything else, where that may go with the last of them; True when it did. And how the container
+    was read afterwards, where it was.
     """
-    raw = task.client.get("instances", task.name, within=task.deadline).metadata
-    if terms.power_of(raw["status"]) in (Power.RUNNING, Power.PAUSED):
-        return plugging.settle(task, raw, names, whole)
+    if terms.power_of(reply.metadata["status"]) in (Power.RUNNING, Power.PAUSED):
+        return plugging.settle(task, reply, names, whole)
     plugging.preflight(task, names)
-    return False
+    return False, None
 
 
 def _ignored(task: Task) -> set[str]:

@@ -13,6 +13,7 @@ from typing import Any
 from reconciler.backends.lxd.apply import shares
 from reconciler.backends.lxd.apply.editing import Change_, Raw, check_unmoved, devices_after, edit
 from reconciler.backends.lxd.apply.task import Task
+from reconciler.backends.lxd.client import Reply
 from reconciler.backends.lxd.inside import Identity, identity_inside, look
 from reconciler.backends.lxd.listening import open_here
 from reconciler.backends.lxd.terms import containers as terms
@@ -57,40 +58,46 @@ def devices_to_be(task: Task, raw: Raw, everything: bool) -> dict[str, dict[str,
     return {name: _as_lxd_has_it(task, raw, name, device, there.get(name)) for name, device in after.items()}
 
 
-def settle(task: Task, raw: Raw, names: Collection[str], whole: Change_ | None = None) -> bool:
+def settle(task: Task, reply: Reply, names: Collection[str], whole: Change_ | None = None) -> tuple[bool, Raw | None]:
     """Bring these devices of a running container to what is wanted; raises when one is not there in the end.
 
+    reply: a reading from a moment ago, since which nothing was done to it
     whole: makes everything that is left to do of the step, the mark included; it goes with the last device, if that
-           has to be touched: True then
+           has to be touched: True then. And how the container was read afterwards, where it was.
     """
+    raw, unused = reply.metadata, [reply]
     check_moved(task, raw)
     folders = preflight(task, names)
     wanted, there = task.spec.get("devices") or {}, dict(raw["devices"] or {})
     for name in _in_the_way(wanted, there, names):
+        unused.clear()
         _put(task, name, None, there.pop(name))  # two that change places: one of them has to step aside first
     # What goes makes room (a path, a port) for what comes.
     order = sorted(names, key=lambda name: (name in wanted, name not in there, name))
-    touched = [_settle_one(task, raw, name, there.get(name), whole if name == order[-1] else None) for name in order]
-    verify(task, folders, names)
-    return whole is not None and touched[-1]
+    touched = [
+        _settle_one(task, raw, name, there.get(name), whole if name == order[-1] else None, unused) for name in order
+    ]
+    return whole is not None and touched[-1], verify(task, folders, names)
 
 
-def verify(task: Task, folders: Mapping[str, Identity], names: Collection[str]) -> None:
-    """See that these devices are in the running container, and that shares show the folders that were meant."""
+def verify(task: Task, folders: Mapping[str, Identity], names: Collection[str]) -> Raw | None:
+    """See that these devices are in the running container, and that shares show the folders that were meant. Gives
+    back how it was read for that."""
     wanted = {name for name in names if name in (task.spec.get("devices") or {})}
     if not wanted:
-        return
-    sight = look(task.client, task.deadline)
+        return None
+    raw: Raw = task.client.get("instances", task.name, within=task.deadline).metadata
+    sight = look(task.client, task.deadline, raw)
     pid = sight.init_of(task.name)
     if pid is None:
-        return  # it went down, or lives on another machine
+        return None  # it went down, or lives on another machine
     for name, folder in folders.items():
         seen = identity_inside(pid, task.spec["devices"][name]["path"])
         if seen is not None and seen != folder:
             _put_quietly(task, name, None)
             why = "its folder was exchanged for another one meanwhile: unplugged again"
             raise Refused(Problem(f"{name}: {why}", subject=str(task.step.id)))
-    missing = sight.missing(task.client.get("instances", task.name, within=task.deadline).metadata)
+    missing = sight.missing(raw)
     for name in sorted(wanted & missing.keys()):
         raise GuestFailed(
             Problem(
@@ -99,6 +106,7 @@ def verify(task: Task, folders: Mapping[str, Identity], names: Collection[str]) 
                 hint="apply again plugs it in anew",
             )
         )
+    return raw
 
 
 def _in_the_way(wanted: Mapping[str, Device], there: Mapping[str, Device], names: Collection[str]) -> list[str]:
@@ -122,8 +130,10 @@ def _as_lxd_has_it(task: Task, raw: Raw, name: str, device: Device, there: Devic
     return shares.with_owners(task, name, device, read_bool(config.get("security.privileged", "")))
 
 
-def _settle_one(task: Task, raw: Raw, name: str, before: Device | None, whole: Change_ | None) -> bool:
-    """Whether there was anything to do."""
+def _settle_one(
+    task: Task, raw: Raw, name: str, before: Device | None, whole: Change_ | None, unused: list[Reply]
+) -> bool:
+    """Whether there was anything to do. unused: the reading to begin with, until something is written."""
     wanted = (task.spec.get("devices") or {}).get(name)
     device = _as_lxd_has_it(task, raw, name, wanted, before) if wanted else None
     lame = any(one.path[1:2] == (name,) and _is_lame(one.path, one.op, one.old) for one in task.step.changes)
@@ -131,18 +141,22 @@ def _settle_one(task: Task, raw: Raw, name: str, before: Device | None, whole: C
         return False
     task.tell(f"plugging in {name}" if device else f"unplugging {name}")
     try:
+        first = unused.pop() if unused else None
         if lame and before:
-            _put(task, name, None, before)
-        _plug_in(task, name, device, before, whole)
+            _put(task, name, None, before, None, first)
+            first = None
+        _plug_in(task, name, device, before, whole, first)
     except Refused as error:
         back = _put_back(task, name, before)
         raise Refused(_explained(task, name, error.problem, back)) from error
     return True
 
 
-def _plug_in(task: Task, name: str, device: Device | None, before: Device | None, whole: Change_ | None) -> None:
+def _plug_in(
+    task: Task, name: str, device: Device | None, before: Device | None, whole: Change_ | None, first: Reply | None
+) -> None:
     try:
-        _put(task, name, device, before, whole)
+        _put(task, name, device, before, whole, first)
     except Refused as error:
         if device is None or "shift" not in device or shares.UNSHIFTED not in error.problem.summary:
             raise
@@ -160,7 +174,14 @@ def _is_lame(path: tuple[str, ...], op: str, old: Any) -> bool:
     return typeless or (path[2:] == ("type",) and op == "add")
 
 
-def _put(task: Task, name: str, device: Device | None, before: Device | None, whole: Change_ | None = None) -> None:
+def _put(
+    task: Task,
+    name: str,
+    device: Device | None,
+    before: Device | None,
+    whole: Change_ | None = None,
+    first: Reply | None = None,
+) -> None:
     """Have that one device as given, or not at all, and the rest as it is, or as ``whole`` makes it. before: as was."""
 
     def change(raw: Raw) -> dict[str, Any] | None:
@@ -168,7 +189,7 @@ def _put(task: Task, name: str, device: Device | None, before: Device | None, wh
             raise Interrupted(Problem(f"{name} was changed by somebody else meanwhile", hint="plan again"))
         return whole(raw) if whole else _replaced(raw, {name: device})
 
-    edit(task, ("instances", task.name), change)
+    edit(task, ("instances", task.name), change, first)
 
 
 def _replaced(raw: Raw, devices: Mapping[str, Device | None]) -> dict[str, Any] | None:
