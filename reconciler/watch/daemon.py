@@ -61,7 +61,7 @@ class Options:
 @dataclass(slots=True)
 class Status:
     """What is true right now. suspended: why nothing is carried out, empty when it is; times: since the epoch;
-    names: what became of the last look at those of guests."""
+    names: what became of the last look at those of guests, and when that was (named)."""
 
     started: float = field(default_factory=time.time)
     suspended: str = ""
@@ -69,6 +69,7 @@ class Status:
     last_resync: float = 0.0
     problems: tuple[Problem, ...] = ()
     names: NamesKept | None = None
+    named: float = 0.0
 
 
 class Daemon:
@@ -262,7 +263,7 @@ class Daemon:
         self.work.broken("names", error)
 
     def _named(self, kept: NamesKept) -> None:
-        before, self.status.names = self.status.names, kept
+        before, self.status.names, self.status.named = self.status.names, kept, time.time()
         if kept.changed:
             self.journal.tell("Named", f"the names of guests are up to date in {kept.place}")
         if kept.problems and (before is None or before.problems != kept.problems):

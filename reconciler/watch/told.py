@@ -38,7 +38,10 @@ def status(daemon: Daemon) -> dict[str, Any]:
 def _names(daemon: Daemon) -> dict[str, Any] | None:
     """Where those of guests are kept, and why not; None when nobody asked for it."""
     kept = daemon.status.names
-    return {"place": kept.place, "problems": [str(one) for one in kept.problems]} if kept is not None else None
+    if kept is None:
+        return None
+    looked = moment(daemon.status.named)
+    return {"place": kept.place, "lookedAt": looked, "problems": [str(one) for one in kept.problems]}
 
 
 def _resources(daemon: Daemon, desired: Mapping[ResourceId, Desired]) -> list[dict[str, Any]]:

@@ -54,8 +54,8 @@ def test_names_that_are_not_ours_to_give_are_asked_of_nobody(tmp_path: Path) -> 
 
 
 def test_a_dnsmasq_that_this_host_asks_is_found(tmp_path: Path) -> None:
-    server = Dnsmasq(tmp_path)
     (tmp_path / "etc/NetworkManager").mkdir(parents=True)
+    server = Dnsmasq(tmp_path, f"hostsdir={tmp_path}/etc")  # it watches something, and not ours
     (tmp_path / "etc/NetworkManager/dnsmasq.d").symlink_to(server.folder)
     (tmp_path / "etc/hosts").write_text("")
     (tmp_path / "etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
