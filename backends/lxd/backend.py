@@ -64,7 +64,9 @@ class LxdBackend:
             if self._client is None or self._moves:
                 address = self._find()
                 if self._client is None or self._client.address != address:
-                    self._client = Client(address)
+                    before, self._client = self._client, Client(address)
+                    if before is not None:
+                        before.close()  # nobody answers there any more; who still waits for it is told so
             return self._client
 
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
@@ -93,16 +95,22 @@ class LxdBackend:
         """Carry out one step; see ``apply.carry_out``."""
         from reconciler.backends.lxd.apply import Task, carry_out
 
-        deadline = Deadline.after(self._settings.timeout)
-        carry_out(Task(self.client, self._settings, step, desired, observed, tell, deadline, self._images))
+        client, deadline = self.client, Deadline.after(self._settings.timeout)
+        with understood(client.address, writing=True):
+            carry_out(Task(client, self._settings, step, desired, observed, tell, deadline, self._images))
 
     def probe(self, observed: Observed) -> tuple[Condition, ...]:
-        """The readiness conditions of a container right now, each tried once."""
-        from reconciler.backends.lxd.readiness import conditions
+        """The readiness conditions of a container right now, each tried once; not known where LXD does not answer."""
+        from reconciler.backends.lxd.readiness import READY, conditions
 
         if observed.id.kind != "Container":
             return ()
-        return conditions(self._console(observed.id), observed.spec.get("ready") or {})
+        try:
+            client = self.client
+            with understood(client.address):
+                return conditions(self._console(observed.id), observed.spec.get("ready") or {})
+        except BackendError as error:
+            return (Condition(READY, None, "CannotTell", error.problem.summary),)
 
     def listening(self, id: ResourceId) -> frozenset[Socket]:
         """What listens in a container that runs."""
@@ -122,17 +130,18 @@ class LxdBackend:
         """start | stop | restart a container. An ephemeral one, which goes with its stop, is stopped only by force."""
         from reconciler.backends.lxd.apply import later, power
 
-        within = Deadline.after(timeout + power.GRACE)
-        if action != "stop" and later.take(self.client, self._settings, id, action, force, timeout, tell):
-            return
-        if action == "restart":
-            power.restart(self._console(id), within, tell, force, timeout)
-        if action == "start":
-            power.start(self._console(id), within, tell)
-        if action == "stop":
-            if not force:
-                power.check_outlives_stop(self.client, id.name, within)
-            power.stop(self.client, id.name, within, tell, force=force, grace=timeout)
+        client, within = self.client, Deadline.after(timeout + power.GRACE)
+        with understood(client.address, writing=True):
+            if action != "stop" and later.take(client, self._settings, id, action, force, timeout, tell):
+                return
+            if action == "restart":
+                power.restart(self._console(id), within, tell, force, timeout)
+            if action == "start":
+                power.start(self._console(id), within, tell)
+            if action == "stop":
+                if not force:
+                    power.check_outlives_stop(client, id.name, within)
+                power.stop(client, id.name, within, tell, force=force, grace=timeout)
 
     def logs(self, id: ResourceId, follow: bool) -> Iterator[bytes]:
         """The console log; with ``follow`` until the container stops."""

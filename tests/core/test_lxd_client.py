@@ -14,11 +14,14 @@ import pytest
 import requests
 
 from reconciler.backends.lxd.address import Address
+from reconciler.backends.lxd.backend import LxdBackend
 from reconciler.backends.lxd.client import Client, TooMuch
 from reconciler.backends.lxd.client.remote import RemoteTalk, open_session
 from reconciler.backends.lxd.client.websockets import WebSocket
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.files import Files
+from reconciler.model import Desired, Observed, Power, ResourceId, Step, Verb
+from reconciler.ports import Settings
 from reconciler.problems import BackendError, Refused, Unreachable
 
 BUSY = b'{"type": "error", "error": "Instance is busy running a \\"start\\" operation"}'
@@ -144,6 +147,35 @@ def test_what_is_no_certificate_is_said_of_the_file(tmp_path: Path) -> None:
     talk = RemoteTalk(Address(None, "https://127.0.0.1:1", theirs, ours, key))
     with pytest.raises(Refused, match=r"serverCertificate: .*server\.crt holds no certificate in PEM"):
         talk.send("GET", (), query={}, timeout=WITHIN)
+
+
+def elsewhere(place: Path) -> LxdBackend:
+    """One that is talked to over a socket, and believed as one on another machine is."""
+    backend = LxdBackend("lxd/far", {"socket": str(place)}, Settings("tests", place.parent, place.parent))
+    backend.client.address = Address(url="https://lxd.example:8443")
+    return backend
+
+
+@pytest.mark.parametrize("nonsense", [b"[7]", b'{"config": 7}', b"null", b'{"status": []}'])
+@pytest.mark.parametrize("verb", [Verb.DELETE, Verb.UPDATE, Verb.CREATE])
+def test_what_makes_no_sense_during_an_apply_is_no_bug_of_ours(place: Path, verb: Verb, nonsense: bytes) -> None:
+    want = Desired(ResourceId("Container", "web"), "lxd/far", {"image": {"name": "x", "identity": "b" * 64}})
+    with server(place, *[http(b'{"type": "sync", "metadata": ' + nonsense + b"}")] * 50):
+        backend = elsewhere(place)
+        with pytest.raises(BackendError):
+            backend.apply(Step(want.id, want.backend, verb, ""), want, None, lambda _: None)
+        backend.close()
+
+
+@pytest.mark.parametrize("answers", [[http(b'{"type": "sync", "metadata": [7]}')], [http(b"not JSON")], []])
+def test_what_makes_no_sense_of_a_guest_is_not_known(place: Path, answers: list[bytes]) -> None:
+    seen = Observed(ResourceId("Container", "web"), "lxd/far", {"ready": {"ip": True}}, Power.RUNNING)
+    with server(place, *answers):
+        if not answers:
+            place.unlink()  # silence
+        backend = elsewhere(place)
+        assert [(one.type, one.status, one.reason) for one in backend.probe(seen)] == [("Ready", None, "CannotTell")]
+        backend.close()
 
 
 def test_an_endless_answer_over_https_ends(monkeypatch: pytest.MonkeyPatch) -> None:

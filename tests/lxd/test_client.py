@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from reconciler.backends.lxd.address import Address
+from reconciler.backends.lxd.backend import LxdBackend
 from reconciler.backends.lxd.client import Client, Missing, Raced
 from reconciler.backends.lxd.client.answers import Answer, each
 from reconciler.backends.lxd.deadline import Deadline
-from reconciler.model import ResourceId
+from reconciler.model import Desired, ResourceId
 from reconciler.problems import Interrupted, Refused, Unreachable
 from tests.support.lxd import Lab, PrivateLxd
 from tests.support.proxy import Proxy, proxy
@@ -102,6 +103,19 @@ def test_connections_gone_stale_are_made_anew(lxd: PrivateLxd) -> None:
     client.close()
 
 
+def test_one_that_has_moved_is_let_go_of_where_it_was(lxd: PrivateLxd, tmp_path: Path) -> None:
+    places = [lxd.socket, tmp_path / "moved"]
+    places[1].symlink_to(lxd.socket)
+    backend = LxdBackend("lxd/moves", {}, lxd.settings, find=lambda: Address(socket=places[0]))
+    before = backend.client
+    assert before.get("profiles", "default").metadata and before._local is not None and before._local._idle
+    assert backend.client is before
+    del places[0]
+    assert backend.client is not before and not before._local._idle
+    assert backend.client.get("profiles", "default").metadata
+    backend.close()
+
+
 def test_nobody_there_is_unreachable_with_a_hint(tmp_path: Path) -> None:
     client = Client(Address(socket=tmp_path / "none"))
     with pytest.raises(Unreachable, match="reconciler doctor"):
@@ -124,7 +138,7 @@ def test_an_etag_protects_what_somebody_else_wrote(lxd: PrivateLxd) -> None:
 
 
 def test_an_operation_that_fails_is_refused_with_its_words(lab: Lab) -> None:
-    body = {"name": lab.lxd.name(), "source": {"type": "none"}, "profiles": ["default"]}
+    body: dict[str, Any] = {"name": lab.lxd.name(), "source": {"type": "none"}, "profiles": ["default"]}
     lab.client.post(("instances",), body, Deadline.after(60))
     with pytest.raises(Refused, match="already stopped"):
         lab.backend.client.put(
@@ -151,8 +165,8 @@ def test_an_operation_that_outlasts_its_deadline_is_interrupted(lab: Lab) -> Non
 
 
 def test_observation_asks_as_often_for_many_as_for_few(lab: Lab) -> None:
-    asked = []
-    wanted = []
+    asked: list[int] = []
+    wanted: list[Desired] = []
     for _ in range(3):
         before = lab.client.requests
         lab.plan(*(wanted or [lab.container(lab.lxd.name())]))

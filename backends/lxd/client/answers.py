@@ -118,16 +118,17 @@ def refusal(status: int, message: str, what: str) -> Refused | Unreachable | Int
 
 
 @contextmanager
-def understood(address: Address) -> Iterator[None]:
+def understood(address: Address, writing: bool = False) -> Iterator[None]:
     """An LXD elsewhere (inside of a VM, on another host) may answer anything; what makes no sense is silence. With the
-    one of this host it is our own mistake."""
+    one of this host it is our own mistake. writing: it may have done what it was asked for."""
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         if address.socket is not None:
             raise
         words = f"what LXD at {address} says makes no sense"
-        raise Unreachable(Problem(words, detail=f"{type(error).__name__}: {error}")) from error
+        problem = Problem(words, detail=f"{type(error).__name__}: {error}")
+        raise (Interrupted if writing else Unreachable)(problem) from error
 
 
 def is_missing_project(error: Refused) -> bool:
