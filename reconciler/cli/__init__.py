@@ -19,8 +19,9 @@ DONE, PROBLEM, CHANGES, BUG, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; never raises, never shows a traceback."""
     words = list(sys.argv[1:] if argv is None else argv)
-    gc.set_threshold(20_000)  # a short life: collecting again and again while modules load costs 5 % of it
+    gc.set_threshold(100_000)  # a short life: collecting while modules load and things are read costs 5 % of it
     os.environ["PATH"] = _system_path(os.environ.get("PATH", os.defpath))  # an LXD that we start inherits it
+    _open_streams()
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -69,6 +70,19 @@ def _system_path(path: str) -> str:
     folders = path.split(os.pathsep)
     more = [folder for folder in ("/usr/local/sbin", "/usr/sbin", "/sbin") if folder not in folders]
     return os.pathsep.join([*folders, *more])
+
+
+def _open_streams() -> None:
+    """Where one of the three is closed, the next file that we open must not take its place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            null = os.open(os.devnull, os.O_RDWR)
+            if null == number:
+                os.set_inheritable(null, True)
+            else:
+                os.dup2(null, number)
+                os.close(null)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r"))
 
 
 def _run(words: Sequence[str]) -> int:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-FILES = {"bash": "_shtab_compgen_files", "zsh": "_files", "tcsh": "f"}
+FILES = {
+    "bash": "_shtab_compgen_files",
+    "zsh": "_files",
+    "fish": "(__fish_complete_path (commandline -ct))",
+    "tcsh": "f",
+}
 """What shtab needs to know to complete a path."""
 
 

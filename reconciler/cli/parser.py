@@ -289,7 +289,9 @@ def _history(verb: argparse.ArgumentParser) -> None:
 
 
 def _completion(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("shell", choices=("bash", "zsh", "tcsh"), help="print the completion script for this shell")
+    verb.add_argument(
+        "shell", choices=("bash", "zsh", "fish", "tcsh"), help="print the completion script for this shell"
+    )
 
 
 def _nothing(_verb: argparse.ArgumentParser) -> None:

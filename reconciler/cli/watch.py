@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import resource
 import signal
@@ -34,6 +35,7 @@ _FILES = 16384
 def run(arguments: argparse.Namespace) -> int:
     """Until told to stop; 0 then, whatever the guests do meanwhile."""
     _have_room()
+    gc.set_threshold(20_000)  # a long life: no garbage is left lying until there is much of it
     inbox = Inbox()
     source = _source(arguments, inbox)
     state = private_dir(state_dir())

@@ -45,6 +45,42 @@ def test_a_usage_error_is_a_problem_not_a_change(tmp_path: Path) -> None:
         assert "hint: " in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said", "hint"),
+    [
+        ("aply x", 'reconciler: there is no verb "aply"', "did you mean apply?"),
+        ("frobnicate", 'reconciler: there is no verb "frobnicate"', "reconciler --help"),
+        ("--verson", "reconciler: there is no option --verson", "did you mean --version?"),
+        ("apply x --paralel 3", "reconciler apply: there is no option --paralel", "did you mean --parallel?"),
+        ("apply x --confirm", "reconciler apply: there is no option --confirm", "did you mean --confirm-delete?"),
+        ("plan x --quickly=3", "reconciler plan: there is no option --quickly", "reconciler plan --help"),
+        ("get Image web", "reconciler get: takes no more words, got 'web'", "reconciler get --help"),
+        (
+            "exec web ls",
+            "reconciler exec: takes no more words, got 'ls'; a command stands behind --",
+            "reconciler exec --help",
+        ),
+    ],
+)
+def test_what_was_meant_is_said(words: str, said: str, hint: str, tmp_path: Path) -> None:
+    """Nothing is guessed: not even an option that is only cut short."""
+    done = run(*words.split(), state=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"{said}\n  hint: {hint}\n")
+
+
+def test_behind_two_dashes_a_path_may_begin_with_one(tmp_path: Path) -> None:
+    assert run("validate", "--", "-x.yaml", state=tmp_path).stderr.startswith("-x.yaml: there is no such file")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_stream_that_is_closed_is_no_bug(closed: str, tmp_path: Path) -> None:
+    """And no file that is opened later takes its place."""
+    command = f'"$0" -m reconciler.cli validate - {closed}'
+    environment = {**os.environ, "RECONCILER_STATE_DIR": str(tmp_path)}
+    done = subprocess.run(["sh", "-c", command, sys.executable], env=environment, stdin=subprocess.DEVNULL)
+    assert (done.returncode, list(tmp_path.iterdir())) == (1, [])
+
+
 def test_without_a_verb_help_is_shown(tmp_path: Path) -> None:
     done = run(state=tmp_path)
     assert done.returncode == 1
@@ -107,7 +143,7 @@ def test_a_stream_that_cannot_show_a_glyph_is_no_bug(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (0, "\\u2192\n")
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "tcsh"])
 def test_completion_knows_every_verb(shell: str, tmp_path: Path) -> None:
     done = run("completion", shell, state=tmp_path)
     assert done.returncode == 0
@@ -158,7 +194,7 @@ def test_help_imports_the_grammar_alone(words: list[str]) -> None:
     loaded = loaded_by(*words)
     assert not loaded & (HEAVY | {"yaml", "jsonschema_rs", "dataclasses", "inspect", "typing"})
     ours = {name for name in loaded if name.startswith("reconciler.")}
-    assert ours == {f"reconciler.cli{part}" for part in ("", ".parser", ".arguments", ".watching")}
+    assert ours == {f"reconciler.cli{part}" for part in ("", ".parser", ".arguments", ".usage", ".watching")}
 
 
 def test_validate_imports_what_checking_needs(tmp_path: Path) -> None:
