@@ -26,5 +26,5 @@ def _tell(daemon: Daemon, backend: str, ids: Collection[ResourceId] | None) -> N
 
 
 if __name__ == "__main__":
-    Daemon._told = _tell  # type: ignore[method-assign]  # the one place where it is known, whoever told
+    Daemon._told = _tell  # type: ignore[assignment, method-assign]  # the one place where it is known, whoever told
     sys.exit(main())

@@ -10,6 +10,7 @@ from functools import partial
 
 from reconciler.backends.lxd import liveness
 from reconciler.backends.lxd.address import Address, resolve_address
+from reconciler.backends.lxd.ahead import begun
 from reconciler.backends.lxd.client import Client, understood
 from reconciler.backends.lxd.console import Console
 from reconciler.backends.lxd.deadline import Deadline
@@ -64,7 +65,7 @@ class LxdBackend:
             if self._client is None or self._moves:
                 address = self._find()
                 if self._client is None or self._client.address != address:
-                    before, self._client = self._client, Client(address)
+                    before, self._client = self._client, Client(address, begun(address))
                     if before is not None:
                         before.close()  # nobody answers there any more; who still waits for it is told so
             return self._client

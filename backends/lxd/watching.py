@@ -34,7 +34,7 @@ def watch(client: Callable[[], Client], host: str, wake: Wake, stop: Stop) -> No
     while not stop.is_set():
         try:
             one = client()
-            stream = one.websocket(("events",), Deadline.after(10), type="lifecycle,operation")
+            stream = one.events(Deadline.after(10))
         except (BackendError, OSError):
             stop.wait(pause)
             pause = min(_MOST, pause * 2)

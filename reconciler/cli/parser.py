@@ -303,7 +303,7 @@ VERBS: tuple[tuple[str, str, str, Fill], ...] = (
     ("render", "render", "show what an environment comes to, and where each field was written", _render),
     ("plan", "plan", "show what apply would do, and what that would interrupt", _plan),
     ("apply", "apply", "make it so", _apply),
-    ("watch", "watch", "keep making it so: files that change, guests that end, what others change", watching.watch),
+    ("watch", "ahead", "keep making it so: files that change, guests that end, what others change", watching.watch),
     ("status", "daemon", "say what the running watch sees and does", watching.status),
     ("events", "daemon", "show what the running watch did and saw", watching.events),
     ("wait", "daemon", "wait until a resource is as it should be", watching.wait),

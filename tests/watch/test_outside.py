@@ -121,3 +121,19 @@ def test_its_log_is_lines_whatever_names_are_in_it(place: Place, form: str, line
     assert [one for one in lines if not re.fullmatch(line, one.rstrip("\n"))] == []
     if form == "journal":
         assert {one[:3] for one in lines} >= {"<4>", "<6>"}
+
+
+def test_where_much_is_declared_what_drifted_meanwhile_is_mended_all_the_same(place: Place) -> None:
+    """LXD is asked before a single manifest is read."""
+    for number in range(200):
+        (place.folder / f"{number}.txt").touch()
+    for number in range(4):
+        place.container(f"one{number}", power="stopped", memory="32MiB")
+    with place.watching() as watch:
+        watch.until("InSync")
+    place.set_config("one2", limits_memory="48MiB")
+    with place.watching() as watch:
+        watch.until("Applied", "Container/one2")
+        watch.until("InSync")
+        assert {one["resource"] for one in watch.events if one["reason"] == "Step"} == {"Container/one2"}
+    assert place.raw("one2")["config"]["limits.memory"] == "32MiB"

@@ -33,7 +33,9 @@ from reconciler.backends.lxd.deadline import Deadline
 from reconciler.problems import Interrupted, Problem, Refused
 
 if TYPE_CHECKING:
+    from reconciler.backends.lxd.ahead import Ahead
     from reconciler.backends.lxd.client.remote import RemoteTalk
+    from reconciler.backends.lxd.client.websockets import WebSocket
 
 __all__ = [
     "ONE_REQUEST",
@@ -69,8 +71,10 @@ Path = tuple[str, ...]
 class Client:
     """One LXD at one address. Safe for several threads. ``requests`` counts what was asked, for tests and benches."""
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, ahead: Ahead | None = None) -> None:
+        """ahead: what it has been asked already."""
         self.address = address
+        self._ahead = ahead
         self.requests = 0
         self.shifts: bool | None = None
         """Whether owners can be mapped in shared folders here; None until somebody asked, or tried."""
@@ -170,10 +174,17 @@ class Client:
         return self._judge(dict(done.metadata), within)
 
     def close(self) -> None:
+        if self._ahead:
+            self._ahead.close()
         if self._local:
             self._local.close()
         if self._remote:
             self._remote.close()
+
+    def events(self, within: Deadline) -> WebSocket:
+        """An open websocket that tells what happens; Raises Refused or Unreachable."""
+        ear = self._ahead.ear() if self._ahead is not None else None
+        return ear or self.websocket(("events",), within, type="lifecycle,operation")
 
     def websocket(self, path: Path, within: Deadline, /, **query: str) -> Any:
         """An open websocket (see ``websockets``)."""
@@ -186,7 +197,9 @@ class Client:
         self.requests += 1
         asked = self._scope(path) | dict(query)
         if self._local:
-            return self._local.send("GET", _target(path, asked), timeout, most=most)
+            target = _target(path, asked)
+            known = self._ahead.answer(target, timeout) if self._ahead is not None else None
+            return known or self._local.send("GET", target, timeout, most=most)
         answer = self._pylxd().send("GET", path, query=asked, timeout=timeout)
         if len(answer.body) > most:
             raise TooMuch(most)

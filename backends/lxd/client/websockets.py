@@ -6,8 +6,6 @@ handshake, where a quick command's output already stands. No Origin is sent: LXD
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import os
 import socket
 import ssl
@@ -16,13 +14,14 @@ import threading
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from reconciler.backends.lxd import handshake
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client.local import hint_for, reason
 from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.handshake import shake_hands
 from reconciler.problems import Problem, Refused, Unreachable
 
 _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0x1, 0x2, 0x8, 0x9, 0xA
-_MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _CHUNK = 65536
 _LONGEST = 16 << 20
 """Bytes of a message."""
@@ -47,6 +46,8 @@ class WebSocket:
         self._sending = threading.Lock()
         self._deaf = False  # the other side hears no more; what it said before may still be on its way to us
         self.closed = False
+        self.heard = 0
+        """How many messages have come."""
 
     def fileno(self) -> int:
         return self._connection.fileno()
@@ -109,6 +110,7 @@ class WebSocket:
                 if final:
                     found.append(Message(bytes(self._parts), self._kind == _TEXT))
                     self._parts.clear()
+        self.heard += len(found)
         return found
 
     def _next_frame(self) -> tuple[bool, int, bytes] | None:
@@ -141,7 +143,7 @@ def open_websocket(address: Address, target: str, within: Deadline) -> WebSocket
     except OSError as error:
         raise silence(address, error) from error
     try:
-        return _shake_hands(connection, target)
+        return WebSocket(connection, shake_hands(connection, target))
     except OSError as error:
         connection.close()
         raise Unreachable(Problem(f"no answer from LXD at {address}: {reason(error)}")) from error
@@ -158,14 +160,7 @@ def silence(address: Address, error: Exception) -> Unreachable:
 def connect(address: Address, timeout: float) -> socket.socket:
     """A connection to that LXD: its unix socket, or TLS with the pinned certificate. Raises OSError."""
     if address.socket:
-        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            plain.settimeout(timeout)
-            plain.connect(str(address.socket))
-        except OSError:
-            plain.close()
-            raise
-        return plain
+        return handshake.connect(address.socket, timeout)
     where = urlsplit(str(address.url))
     plain = socket.create_connection((where.hostname or "", where.port or 443), timeout)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -183,29 +178,6 @@ def connect(address: Address, timeout: float) -> socket.socket:
 def _read(address: Address) -> str:
     assert address.server_certificate is not None
     return address.server_certificate.read_text(encoding="ascii")
-
-
-def _shake_hands(connection: socket.socket, target: str) -> WebSocket:
-    key = base64.b64encode(os.urandom(16))
-    connection.sendall(
-        b"GET " + target.encode("ascii") + b" HTTP/1.1\r\nHost: lxd\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + key + b"\r\n\r\n"
-    )
-    answer = b""
-    while b"\r\n\r\n" not in answer:
-        if len(answer) > _CHUNK:
-            raise ConnectionError("what it says is no answer")
-        data = connection.recv(_CHUNK)
-        if not data:
-            raise ConnectionError("it hung up")
-        answer += data
-    head, _, rest = answer.partition(b"\r\n\r\n")
-    expected = base64.b64encode(hashlib.sha1(key + _MAGIC, usedforsecurity=False).digest())
-    if b" 101 " not in head.split(b"\r\n")[0] + b" " or expected not in head:
-        status = head.partition(b"\r\n")[0].decode("ascii", "replace")
-        raise Refused(Problem(f"LXD refused the websocket: {status}", detail=rest.decode("utf-8", "replace")))
-    connection.settimeout(None)
-    return WebSocket(connection, rest)
 
 
 def _masked(data: bytes, key: bytes) -> bytes:
