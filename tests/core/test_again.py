@@ -26,7 +26,7 @@ MACS = ["52:54:00:00:00:01", "52:54:00:00:00:02"]
 CONTAINERS, MACHINES = ["c0", "c1", "c2"], ["v0", "v1"]
 GUESTS = [*(f"Container/{name}" for name in CONTAINERS), *(f"VirtualMachine/{name}" for name in MACHINES)]
 one_of = st.sampled_from
-few = {"min_size": 1, "max_size": 2}
+few: dict[str, Any] = {"min_size": 1, "max_size": 2}
 
 
 def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -113,7 +113,7 @@ SPECS: dict[str, tuple[list[str], st.SearchStrategy[dict[str, Any]]]] = {
         ),
     ),
 }
-BASE = {
+BASE: dict[str, list[tuple[str, str, dict[str, Any]]]] = {
     "i0.yaml": [("Image", "i0", {"type": "container", "source": {"build": {"recipe": "busybox"}}})],
     "i1.yaml": [("Image", "i1", {"type": "container", "source": PINNED})],
     "i2.yaml": [("Image", "i2", {"type": "virtual-machine", "source": {"file": "./i.img", "format": "raw"}})],

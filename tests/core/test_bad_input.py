@@ -56,7 +56,12 @@ def merges(levels: int = 22) -> str:
 
 def sparse(size: int) -> Callable[[Path], object]:
     """A file that takes no room, and would take all memory."""
-    return lambda path: (path.touch(), os.truncate(path, size))
+
+    def make(path: Path) -> None:
+        path.touch()
+        os.truncate(path, size)
+
+    return make
 
 
 def text(content: str) -> Callable[[Path], object]:

@@ -84,7 +84,7 @@ def test_whoever_swaps_a_folder_for_a_link_meanwhile_never_leads_us_astray(tmp_p
 
     swapper = threading.Thread(target=swap)
     swapper.start()
-    evil, seen = (tmp_path / "evil" / "inner").stat().st_ino, set()
+    evil, seen = (tmp_path / "evil" / "inner").stat().st_ino, set[int]()
     try:
         tries = 0
         while tries < 2000 or len(seen) < 2:  # where the machine is busy, the other one gets its turn late

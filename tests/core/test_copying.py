@@ -25,7 +25,7 @@ class Liar:
 
     def entry(self, path: str) -> Entry | None:
         found = self.tree.get(path)
-        types = {bytes: FILE, list: FOLDER, tuple: LINK, str: OTHER}
+        types: dict[type, str] = {bytes: FILE, list: FOLDER, tuple: LINK, str: OTHER}
         return None if found is None else Entry(types[type(found)], self.modes.get(path, 0o4755), 0, 0)
 
     def names(self, path: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import given, settings
@@ -80,12 +80,12 @@ def merging(path: Path, value: Any) -> Any:
 
 def drawn(data: st.DataObject, spec: Any, fresh: Iterator[int]) -> Any:
     """A patch that can be applied to the spec, and brings values that nothing else has."""
-    value: Any = data.draw(st.sampled_from([1, 2, 3]))
-    value = {
-        1: lambda: next(fresh),
-        2: lambda: [next(fresh), next(fresh)],
-        3: lambda: {"x": next(fresh), "y": [next(fresh)]},
-    }[value]()
+    makers: list[Callable[[], Any]] = [
+        lambda: next(fresh),
+        lambda: [next(fresh), next(fresh)],
+        lambda: {"x": next(fresh), "y": [next(fresh)]},
+    ]
+    value = data.draw(st.sampled_from(makers))()
     there, free = list(places(spec)), list(room(spec))
     verb = data.draw(st.sampled_from(["add", "replace", "remove", "move", "copy", "merge"] if there else ["add"]))
     if verb == "add":

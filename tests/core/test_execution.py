@@ -36,7 +36,7 @@ class Scripted:
 
     name = NAME
 
-    def __init__(self, script: Callable[[Step], None] = lambda step: None) -> None:
+    def __init__(self, script: Callable[[Step], object] = lambda step: None) -> None:
         self.script, self.calls = script, list[str]()
 
     def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
@@ -101,7 +101,7 @@ def test_a_failure_blocks_what_needs_it_however_far_and_nothing_else() -> None:
 
 def test_independent_steps_run_at_the_same_time() -> None:
     meeting = threading.Barrier(3, timeout=60)  # broken, and the steps fail, unless all three are there at once
-    outcomes = run(Scripted(lambda step: meeting.wait() and None), step("a"), step("b"), step("c"))
+    outcomes = run(Scripted(lambda step: meeting.wait()), step("a"), step("b"), step("c"))
     assert set(results(outcomes).values()) == {Result.APPLIED}
 
 

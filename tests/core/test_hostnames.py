@@ -17,9 +17,10 @@ FORWARDS = {"web": {"listen": "127.0.0.1:8080", "port": 1}, "ssh": {"listen": "1
 PORT = {"type": "proxy", "listen": "tcp:0.0.0.0:80", "connect": "tcp:127.0.0.1:80"}
 
 
-def container(name: str, host: str = "local", power: Power = Power.RUNNING, **devices: object) -> Observed:
+def container(name: str, host: str = "local", devices: Spec | None = None, power: Power = Power.RUNNING) -> Observed:
     needs = (TERMINA,) if host == "termina" else ()
-    return Observed(ResourceId("Container", name), f"lxd/{host}", {"devices": devices}, power, owned=True, needs=needs)
+    spec = {"devices": devices or {}}
+    return Observed(ResourceId("Container", name), f"lxd/{host}", spec, power, owned=True, needs=needs)
 
 
 def machine(name: str, spec: Spec | None = None, owned: bool = True) -> Observed:
@@ -28,12 +29,14 @@ def machine(name: str, spec: Spec | None = None, owned: bool = True) -> Observed
 
 TOWER = [
     machine("termina", {"forwards": FORWARDS}),
-    container("penguin", "termina", **{"port-web": PORT}),
+    container("penguin", "termina", {"port-web": PORT}),
     container("deaf", "termina"),
     container("web"),
     container("both"),
-    container("both", "termina", **{"port-ssh": PORT}),
-    container("proxied", **{"port-x": PORT, "port-y": {**PORT, "listen": "udp:[::]:53"}, "eth0": {"type": "nic"}}),
+    container("both", "termina", {"port-ssh": PORT}),
+    container(
+        "proxied", devices={"port-x": PORT, "port-y": {**PORT, "listen": "udp:[::]:53"}, "eth0": {"type": "nic"}}
+    ),
     container("asleep", power=Power.STOPPED),
     machine("strange", {"forwards": FORWARDS}, owned=False),
 ]
@@ -60,7 +63,7 @@ def test_each_guest_that_can_be_reached_has_its_names() -> None:
 
 @pytest.mark.parametrize("name", ["x\n8.8.8.8\tbank.example", "a b", "evil.example", "-x", "", "x" * 64, "\u0430pp"])
 def test_what_a_guest_calls_its_containers_never_makes_lines_of_its_own(name: str) -> None:
-    liar = container(name, "termina", **{"port-web": PORT})
+    liar = container(name, "termina", {"port-web": PORT})
     found = names([machine("termina", {"forwards": FORWARDS}), liar], {})
     assert found.lines == ["127.0.0.1\ttermina.linux.test", "127.0.0.5\ttermina.linux.test"]
     assert [one.summary for one in found.problems] == ["it is called what no host can be called: no name"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -88,9 +89,9 @@ def test_only_two_names_with_a_slash_are_an_address(word: str) -> None:
     assert address(word) is None
 
 
-def test_delete_tells_addresses_from_paths(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(str(tmp_path))
-    (delete.Path("manifests")).mkdir()
+def test_delete_tells_addresses_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("manifests").mkdir()
     assert delete.is_id("termina/penguin") and delete.is_id("Container/web")
     assert not delete.is_id("manifests/tower") and not delete.is_id("manifests")
 

@@ -109,7 +109,8 @@ def test_what_is_protected_inside_protects_the_whole(spec: dict[str, Any], words
 
 def test_one_that_does_not_come_up_any_more_is_judged_by_what_is_declared() -> None:
     silent = Snapshot("lxd/vm", 0.0, {}, Problem("the VM that it is in does not run"))
-    for spec, verb in (({}, Verb.REPLACE), ({"protect": True}, Verb.HOLD)):
+    judged: list[tuple[dict[str, Any], Verb]] = [({}, Verb.REPLACE), ({"protect": True}, Verb.HOLD)]
+    for spec, verb in judged:
         world = world_of(seen(vm(), Power.STOPPED))
         world = World({**world.snapshots, "lxd/vm": silent})
         assert reset(VM, world, vm(), inner(**spec))[VM].verb is verb

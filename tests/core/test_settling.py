@@ -54,7 +54,12 @@ def test_whatever_happens_it_is_read_in_the_end_and_not_before_it_was_quiet(even
     for step, what in events:
         now += step
         one.take(now)
-        {"c": one.changed, "w": lambda at: one.written("f", at), "x": lambda at: one.closed("f", at)}[what](now)
+        if what == "c":
+            one.changed(now)
+        elif what == "w":
+            one.written("f", now)
+        else:
+            one.closed("f", now)
     due = one.due()
     assert due is not None and due <= now + max(WRITER, QUIET)
     assert not one.take(min(due, now) - 0.001) or due <= now

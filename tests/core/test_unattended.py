@@ -81,7 +81,8 @@ def test_suspended_nothing_happens() -> None:
 def test_drift_is_what_the_manifest_did_not_ask_for(
     environment: str, own: str | None, applied: Any, reason: str | None
 ) -> None:
-    want = wanted(**({"driftPolicy": own} if own else {}))
+    spec: dict[str, Any] = {"driftPolicy": own} if own else {}
+    want = wanted(**spec)
     world = seen(want, applied=applied)
     assert why(Plan("e", (step(),)), want, world, Rules(drift=environment)) == reason
 

@@ -122,9 +122,12 @@ def _damage(path: Path, how: str) -> None:
         path.chmod(0o644)
     elif how in ("linked", "folder", "pipe"):
         path.unlink()
-        {"linked": lambda: path.symlink_to("/etc/hostname"), "folder": path.mkdir, "pipe": lambda: os.mkfifo(path)}[
-            how
-        ]()
+        if how == "linked":
+            path.symlink_to("/etc/hostname")
+        elif how == "folder":
+            path.mkdir()
+        else:
+            os.mkfifo(path)
     else:
         damaged = {
             "cut": content[:-10],

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from reconciler.names import block
-from reconciler.names.lines import Names
-from tests.core.test_hostnames import OWN, TOWER, names
+from reconciler.names.lines import Names, names
+from tests.core.test_hostnames import OWN, TOWER
 from tests.e2e.conftest import COMMAND, Place
 from tests.e2e.test_commands import IMAGE, container, environment
 from tests.support.dnsmasq import Dnsmasq

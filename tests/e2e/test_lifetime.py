@@ -41,7 +41,7 @@ def power(place: Place, name: str = "Container/web") -> str:
 
 def autostart(place: Place, name: str = "web") -> str | None:
     client = lxd(place)
-    config = client.get("instances", name).metadata["config"]
+    config: dict[str, str] = client.get("instances", name).metadata["config"]
     client.close()
     return config.get("boot.autostart")
 

@@ -7,6 +7,7 @@ import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from typing import Any
 
 from tests.e2e.conftest import Done, Place
 from tests.e2e.test_commands import IMAGE, container
@@ -36,7 +37,7 @@ def born(place: Place) -> str:
     return place.ok("exec", "web", "--", "sh", "-c", "cut -d' ' -f22 /proc/1/stat").out
 
 
-def step(done: Done, id: str) -> dict[str, object]:
+def step(done: Done, id: str) -> dict[str, Any]:
     (found,) = [one for one in done.json["steps"] if one["id"] == id]
     return dict(found)
 
@@ -113,7 +114,7 @@ def test_what_must_restart_waits_until_somebody_restarts_it(place: Place) -> Non
     place.write("web.yaml", IMAGE + wanted)
     planned = step(place.ok("plan", "-o", "json", file), "Container/web")
     assert planned["effect"] == "live"
-    assert [one["path"] for one in planned["waiting"]] == [["config", "limits.kernel.nofile"]]  # type: ignore[attr-defined]
+    assert [one["path"] for one in planned["waiting"]] == [["config", "limits.kernel.nofile"]]
     told = place.ok("apply", file)  # nobody has to be asked
     assert "waits for a restart (updatePolicy: live)" in told.out
     assert place.ok("get", "-o", "json", "Container/web").json[0]["spec"]["memory"] == {"size": 64 << 20}

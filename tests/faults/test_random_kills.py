@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,7 @@ def test_a_machine_gets_there(
     with bare_qemu(tmp_path) as (stranger, _):
         for _, killer.chance in cycles(disturb.__name__):
             want, before = some_machine(lab, killer.chance), own_disk(lab)
-            disturb(lab, killer, (lambda: lab.delete(VM)) if want is None else (lambda want=want: lab.apply(want)))
+            disturb(lab, killer, (lambda: lab.delete(VM)) if want is None else partial(lab.apply, want))
             assert len(qemus(lab)) <= 1
             if want is None:
                 lab.delete(VM)

@@ -11,6 +11,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -292,7 +293,7 @@ def test_keys_that_are_none(state: Path, key: str) -> None:
 def test_keys_tell_sources_apart(state: Path) -> None:
     path = state / "x"
     path.write_bytes(b"1")
-    sources = [
+    sources: list[dict[str, Any]] = [
         {"build": {"recipe": "busybox"}},
         {"build": {"recipe": "busybox", "files": [{"path": "/x", "content": "y"}]}},
         {"build": {"recipe": "busybox", "kernel": str(path)}},

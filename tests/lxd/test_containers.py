@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 
 from reconciler.backends.lxd.deadline import Deadline
-from reconciler.model import Effect, Power, ResourceId, Result, Verb
+from reconciler.model import Effect, Outcome, Power, ResourceId, Result, Verb
 from tests.support.lxd import Lab
 
 MIB = 1 << 20
 
 
-def verbs(outcomes: list) -> list[Verb]:
+def verbs(outcomes: list[Outcome]) -> list[Verb]:
     return [outcome.step.verb for outcome in outcomes]
 
 
@@ -256,7 +256,7 @@ def test_ephemeral_ones_go_with_their_stop(lab: Lab) -> None:
 @contextmanager
 def edited_before_the_write(lab: Lab, name: str, **config: str) -> Iterator[None]:
     """Somebody else is quicker: between our reading and our writing, once."""
-    real, done = lab.client.put, []
+    real, done = lab.client.put, list[object]()
 
     def put(path: tuple[str, ...], *rest: Any, **more: Any) -> Any:
         if path == ("instances", name) and not done:
@@ -264,7 +264,7 @@ def edited_before_the_write(lab: Lab, name: str, **config: str) -> Iterator[None
             lab.client.patch(path, {"config": config}, Deadline.after(10))
         return real(path, *rest, **more)
 
-    lab.client.put = put  # type: ignore[method-assign]
+    lab.client.put = put  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:

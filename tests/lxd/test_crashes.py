@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,8 @@ def busy(lab: Lab, name: str, **spec: object) -> Desired:
         ],
         "ready": {"command": ["test", "-e", "/started"], "timeout": 120},
     }
-    return lab.container(name, payload=PAYLOAD, **{**full, **spec})
+    fields: dict[str, Any] = {**full, **spec}
+    return lab.container(name, payload=PAYLOAD, **fields)
 
 
 def crashes(lab: Lab, want: Desired | list[Desired], write: int, replied: bool) -> bool:
@@ -150,7 +152,7 @@ def test_a_network_that_moves_and_is_cut_off_at_any_write_arrives(lab: Lab) -> N
         crashed = crashes(lab, want, write, replied=write % 3 == 0)
         lab.converge(*want)
         address = lab.raw("instances", name)["devices"]["eth0"]["ipv4.address"]
-        assert address == f"10.221.{101 + write % 2}.7" and lab.init_start(name) == began
+        assert address == f"{lab.net}.{101 + write % 2}.7" and lab.init_start(name) == began
         assert "eth0" in lab.inside(name, "ls", "/sys/class/net")
         if not crashed:
             break
@@ -158,7 +160,7 @@ def test_a_network_that_moves_and_is_cut_off_at_any_write_arrives(lab: Lab) -> N
 
 
 def on_subnet(lab: Lab, bridge: str, name: str, which: int) -> list[Desired]:
-    subnet = f"10.221.{101 + which}"
+    subnet = f"{lab.net}.{101 + which}"
     ipv4 = {"address": f"{subnet}.1/24", "nat": False}
     network = lab.desired("Network", bridge, {"type": "bridge", "ipv4": ipv4, "ipv6": {"address": "none"}})
     card = {"type": "nic", "network": bridge, "name": "eth0", "ipv4.address": f"{subnet}.7"}

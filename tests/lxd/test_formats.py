@@ -69,7 +69,7 @@ def test_in_two_files(lab: Lab, parts: dict[str, bytes], tmp_path: Path, about: 
 
 
 def test_in_two_files_from_a_server(lab: Lab, parts: dict[str, bytes], web: Web) -> None:
-    source = {}
+    source: dict[str, str] = {}
     for page, data, (url, digest) in (
         ("/meta.tar.xz", packed(parts, "metadata", ".tar.xz"), ("url", "sha256")),
         ("/rootfs.squashfs", parts[SQUASHFS], ("rootfsUrl", "rootfsSha256")),

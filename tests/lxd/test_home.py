@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2nl8Vq0gkJzGZJ8pUZ3s4rQmN7e0TqgkQbU
 OTHER = KEY.replace("ada@desk", "ada@phone")
 ADA = {"name": "ada", "uid": 1234, "groups": ["audio", "www-data"], "sudo": True, "linger": True, "sshKeys": [KEY]}
 KEYS = "/home/ada/.ssh/authorized_keys"
-ZONE = {"timezone": "Asia/Kolkata", "locale": "de_DE.UTF-8"}
+ZONE: dict[str, Any] = {"timezone": "Asia/Kolkata", "locale": "de_DE.UTF-8"}
 
 
 def told(outcomes: list[Outcome]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -27,7 +28,12 @@ def home(lxd: PrivateLxd) -> Iterator[tuple[Lab, str]]:
         bridge, name = lab.lxd.name("b"), lab.lxd.name()
         network = lab.desired("Network", bridge, {"type": "bridge", "ipv4": {"address": "10.77.8.1/24", "nat": False}})
         devices = {"eth0": {"type": "nic", "network": bridge, "name": "eth0"}}
-        spec = {"image": {"name": "debian", "identity": IDENTITY}, "user": ADA, "devices": devices, "nesting": True}
+        spec: dict[str, Any] = {
+            "image": {"name": "debian", "identity": IDENTITY},
+            "user": ADA,
+            "devices": devices,
+            "nesting": True,
+        }
         wanted = lab.container(name, ready={**UP, "ip": True}, needs=(image.id, network.id), **spec, **ZONE)
         lab.converge(image, network, wanted)
         yield lab, name
@@ -63,14 +69,11 @@ def test_its_services_run_while_nobody_is_logged_in(home: tuple[Lab, str]) -> No
 
 def test_exec_as_the_account_has_its_groups_and_its_home(home: tuple[Lab, str]) -> None:
     lab, name = home
-    command = guests.as_account(
-        lab.client, name, "ada", session.Command(["sh", "-c", "id -Gn; pwd; exit 7"], bytes, bytes)
-    )
     said = bytearray()
-    heard = session.Command(
-        command.words, said.extend, said.extend, command.environment, user=command.user, folder=command.folder
+    command = guests.as_account(
+        lab.client, name, "ada", session.Command(["sh", "-c", "id -Gn; pwd; exit 7"], said.extend, said.extend)
     )
-    assert session.run(lab.client, name, heard, Deadline.after(20)) == 7
+    assert session.run(lab.client, name, command, Deadline.after(20)) == 7
     assert set(said.decode().split()) == {"ada", "www-data", "audio", "/home/ada"}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from reconciler.model import Effect, ResourceId, Result, Verb
@@ -19,7 +21,7 @@ def files_allowed(lab: Lab, name: str) -> str:
     return lab.inside(name, "sh", "-c", "ulimit -n").strip()
 
 
-def waiting(lab: Lab, **more: object) -> tuple[str, str]:
+def waiting(lab: Lab, **more: Any) -> tuple[str, str]:
     """A container that runs, with a change that waits and one that did not have to."""
     name = lab.lxd.name()
     lab.converge(lab.container(name, updatePolicy="live", **more))

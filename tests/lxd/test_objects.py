@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -114,8 +115,8 @@ def test_a_split_image_is_sent_in_two_parts(lab: Lab, tmp_path: Path) -> None:
 # Network --------------------------------------------------------------------------------------------------------
 
 
-def network(lab: Lab, name: str, address: str = "10.213.7.1/24", **spec: object) -> Desired:
-    ipv4 = {"address": address, "nat": False}
+def network(lab: Lab, name: str, address: str | None = None, **spec: object) -> Desired:
+    ipv4 = {"address": address or f"{lab.net}.7.1/24", "nat": False}
     return lab.desired("Network", name, {"type": "bridge", "ipv4": ipv4, "ipv6": {"address": "none"}, **spec})
 
 
@@ -133,7 +134,7 @@ def test_a_network_with_a_container_on_it(lab: Lab) -> None:
     )
     assert Path(f"/sys/class/net/{bridge}").exists()
     conditions = {one.type: one for one in lab.backend.probe(seen(lab, lab.container(name)))}
-    assert conditions["Ip"].status and conditions["Ip"].message.startswith("10.213.7.")
+    assert conditions["Ip"].status and conditions["Ip"].message.startswith(f"{lab.net}.7.")
     outcomes = lab.apply(lab.desired("Image", "busybox", seen(lab, image(lab, "busybox")).applied or {}), prune=True)
     assert {one.result for one in outcomes} == {Result.APPLIED, Result.UNCHANGED}
     assert not Path(f"/sys/class/net/{bridge}").exists()
@@ -154,11 +155,11 @@ def test_a_port_is_seen_from_outside(lab: Lab) -> None:
 def test_networks_change_live(lab: Lab) -> None:
     bridge = lab.lxd.name("b")
     lab.converge(network(lab, bridge))
-    outcomes = lab.converge(network(lab, bridge, "10.213.8.1/24", config={"ipv4.dhcp.expiry": "2h"}))
+    outcomes = lab.converge(network(lab, bridge, f"{lab.net}.8.1/24", config={"ipv4.dhcp.expiry": "2h"}))
     assert outcomes[0].step.verb is Verb.UPDATE
-    assert lab.raw("networks", bridge)["config"]["ipv4.address"] == "10.213.8.1/24"
+    assert lab.raw("networks", bridge)["config"]["ipv4.address"] == f"{lab.net}.8.1/24"
     put(lab, "networks", bridge, **{"user.stranger": "1"})
-    lab.converge(network(lab, bridge, "10.213.8.1/24"))
+    lab.converge(network(lab, bridge, f"{lab.net}.8.1/24"))
     config = lab.raw("networks", bridge)["config"]
     assert "ipv4.dhcp.expiry" not in config and config["user.stranger"] == "1"
 
@@ -172,15 +173,15 @@ def test_an_address_that_lxd_chose_is_no_drift(lab: Lab) -> None:
 
 def test_a_subnet_does_not_move_away_under_a_static_address(lab: Lab) -> None:
     bridge, name = lab.lxd.name("b"), lab.lxd.name()
-    static = nic(bridge, **{"ipv4.address": "10.213.7.77"})
+    static = nic(bridge, **{"ipv4.address": f"{lab.net}.7.77"})
     lab.converge(network(lab, bridge), lab.container(name, needs=[ResourceId("Network", bridge)], devices=static))
-    outcomes = lab.apply(network(lab, bridge, "10.213.9.1/24"))
-    assert outcomes[0].result is Result.FAILED and f"{name} (10.213.7.77)" in str(outcomes[0].problem)
-    assert lab.raw("networks", bridge)["config"]["ipv4.address"] == "10.213.7.1/24"
+    outcomes = lab.apply(network(lab, bridge, f"{lab.net}.9.1/24"))
+    assert outcomes[0].result is Result.FAILED and f"{name} ({lab.net}.7.77)" in str(outcomes[0].problem)
+    assert lab.raw("networks", bridge)["config"]["ipv4.address"] == f"{lab.net}.7.1/24"
     lab.converge(network(lab, bridge), lab.container(name, needs=[ResourceId("Network", bridge)], devices=static))
 
 
-def on(lab: Lab, name: str, bridge: str, address: str | None, **more: object) -> Desired:
+def on(lab: Lab, name: str, bridge: str, address: str | None, **more: Any) -> Desired:
     """A container with a static address on that bridge."""
     static = nic(bridge, **({"ipv4.address": address} if address else {}))
     return lab.container(name, needs=[ResourceId("Network", bridge)], devices=static, **more)
@@ -189,14 +190,14 @@ def on(lab: Lab, name: str, bridge: str, address: str | None, **more: object) ->
 def test_a_network_moves_and_takes_its_containers_along(lab: Lab) -> None:
     bridge, first, second = lab.lxd.name("b"), lab.lxd.name(), lab.lxd.name()
     ready = {"ip": True, "timeout": 120}
-    before = [on(lab, first, bridge, "10.221.81.77", ready=ready), on(lab, second, bridge, "10.221.81.78")]
-    lab.converge(network(lab, bridge, "10.221.81.1/24"), *before)
+    before = [on(lab, first, bridge, f"{lab.net}.81.77", ready=ready), on(lab, second, bridge, f"{lab.net}.81.78")]
+    lab.converge(network(lab, bridge, f"{lab.net}.81.1/24"), *before)
     began = lab.init_start(first)
-    after = [on(lab, first, bridge, "10.221.82.77", ready=ready), on(lab, second, bridge, None)]
-    lab.converge(network(lab, bridge, "10.221.82.1/24"), *after)
+    after = [on(lab, first, bridge, f"{lab.net}.82.77", ready=ready), on(lab, second, bridge, None)]
+    lab.converge(network(lab, bridge, f"{lab.net}.82.1/24"), *after)
     assert lab.init_start(first) == began
-    wait_for(lab, first, "10.221.82.77/")
-    wait_for(lab, second, "10.221.82.")
+    wait_for(lab, first, f"{lab.net}.82.77/")
+    wait_for(lab, second, f"{lab.net}.82.")
 
 
 def wait_for(lab: Lab, name: str, address: str) -> None:
@@ -209,27 +210,27 @@ def wait_for(lab: Lab, name: str, address: str) -> None:
 @pytest.mark.parametrize("whose", ["undeclared", "held", "still outside"])
 def test_a_network_stays_when_a_container_on_it_would_be_stranded(lab: Lab, whose: str) -> None:
     bridge, name = lab.lxd.name("b"), lab.lxd.name()
-    lab.converge(network(lab, bridge, "10.221.83.1/24"), on(lab, name, bridge, "10.221.83.77"))
+    lab.converge(network(lab, bridge, f"{lab.net}.83.1/24"), on(lab, name, bridge, f"{lab.net}.83.77"))
     others = {
         "undeclared": [],
-        "held": [on(lab, name, bridge, "10.221.84.77", config={"no.such.key": "1"})],
-        "still outside": [on(lab, name, bridge, "10.221.83.77")],
+        "held": [on(lab, name, bridge, f"{lab.net}.84.77", config={"no.such.key": "1"})],
+        "still outside": [on(lab, name, bridge, f"{lab.net}.83.77")],
     }
-    outcomes = lab.apply(network(lab, bridge, "10.221.84.1/24"), *others[whose])
+    outcomes = lab.apply(network(lab, bridge, f"{lab.net}.84.1/24"), *others[whose])
     failed = next(one for one in outcomes if one.step.id.kind == "Network")
-    assert failed.result is Result.FAILED and f"{name} (10.221.83.77)" in str(failed.problem)
-    assert lab.raw("instances", name)["devices"]["eth0"]["ipv4.address"] == "10.221.83.77"
-    lab.converge(network(lab, bridge, "10.221.83.1/24"), on(lab, name, bridge, "10.221.83.77"))
+    assert failed.result is Result.FAILED and f"{name} ({lab.net}.83.77)" in str(failed.problem)
+    assert lab.raw("instances", name)["devices"]["eth0"]["ipv4.address"] == f"{lab.net}.83.77"
+    lab.converge(network(lab, bridge, f"{lab.net}.83.1/24"), on(lab, name, bridge, f"{lab.net}.83.77"))
 
 
 def test_a_network_that_cannot_move_leaves_the_cards_plugged_in(lab: Lab) -> None:
     bridge, name = lab.lxd.name("b"), lab.lxd.name()
-    lab.converge(network(lab, bridge, "10.221.85.1/24"), on(lab, name, bridge, "10.221.85.77"))
-    broken = network(lab, bridge, "10.221.86.1/24", config={"bridge.external_interfaces": "not/one"})
-    outcomes = lab.apply(broken, on(lab, name, bridge, "10.221.86.77"))
+    lab.converge(network(lab, bridge, f"{lab.net}.85.1/24"), on(lab, name, bridge, f"{lab.net}.85.77"))
+    broken = network(lab, bridge, f"{lab.net}.86.1/24", config={"bridge.external_interfaces": "not/one"})
+    outcomes = lab.apply(broken, on(lab, name, bridge, f"{lab.net}.86.77"))
     assert {one.step.id.kind: one.result for one in outcomes} == {"Network": Result.FAILED, "Container": Result.BLOCKED}
-    lab.converge(network(lab, bridge, "10.221.85.1/24"), on(lab, name, bridge, "10.221.85.77"))
-    wait_for(lab, name, "10.221.85.77/")
+    lab.converge(network(lab, bridge, f"{lab.net}.85.1/24"), on(lab, name, bridge, f"{lab.net}.85.77"))
+    wait_for(lab, name, f"{lab.net}.85.77/")
 
 
 def test_an_interface_of_the_host_is_not_taken(lab: Lab) -> None:

@@ -172,7 +172,7 @@ def test_a_source_that_is_no_folder_is_refused_and_the_old_share_stays(
 @contextmanager
 def exchanged_before_the_mount(lab: Lab, path: Path, other: Path) -> Iterator[None]:
     """Somebody is quicker: after we looked at the folder and before LXD mounts it, the path leads elsewhere."""
-    real, done = lab.client.put, []
+    real, done = lab.client.put, list[object]()
 
     def put(*rest: Any, **more: Any) -> Any:
         if not done:

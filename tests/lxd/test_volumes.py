@@ -47,7 +47,7 @@ def test_several_write_to_it(lab: Lab) -> None:
 
 def test_one_whose_owners_are_others_is_refused_by_name(lab: Lab) -> None:
     data, first, second = lab.lxd.name("v"), lab.lxd.name(), lab.lxd.name()
-    apart = {"config": {"security.idmap.isolated": "true"}}
+    apart: dict[str, Any] = {"config": {"security.idmap.isolated": "true"}}
     lab.converge(volume(lab, data), user(lab, first, data), user(lab, second, None, **apart))
     lab.inside(first, "touch", "/data/file")
     outcomes = lab.apply(volume(lab, data), user(lab, first, data), user(lab, second, data, **apart))

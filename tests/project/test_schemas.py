@@ -10,7 +10,7 @@ import pytest
 from reconciler import schema
 from reconciler.backends.lxd.effects import TABLE as LXD
 from reconciler.backends.qemu.effects import TABLE as QEMU
-from reconciler.effects import OURS, find_rule
+from reconciler.effects import OURS, Rule, find_rule
 from reconciler.model import ATTACHMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +61,7 @@ def test_every_field_is_explained(kind: str, path: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "path", "table"), RULED, ids=lambda value: value if isinstance(value, str) else "")
-def test_every_field_has_an_effect(kind: str, path: str, table: dict[str, dict[str, object]]) -> None:
+def test_every_field_has_an_effect(kind: str, path: str, table: dict[str, dict[str, Rule]]) -> None:
     rules = {**OURS, **table.get(kind, {})}
     change = resolved(kind, path)
     # A mapping is compared part by part, so a rule for its parts speaks for it. Raw LXD keys are without number:

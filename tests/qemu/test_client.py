@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.backends.qemu.client import Monitor, ask_many
+from reconciler.backends.qemu.client import Command, Monitor, ask_many
 from reconciler.problems import Interrupted, Refused, Unreachable
 from tests.support.qemu import bare_qemu
 
@@ -224,7 +224,7 @@ def test_many_are_asked_at_once_and_each_answers_for_itself(tmp_path: Path) -> N
         folder.mkdir()
     with bare_qemu(folders[0]) as (_, good), bare_qemu(folders[1]) as (stuck, silent):
         stuck.send_signal(signal.SIGSTOP)
-        questions = [("query-status", {}), ("no-such", {})]
+        questions: list[Command] = [("query-status", {}), ("no-such", {})]
         paths = {"good": good, "silent": silent, "gone": folders[2] / "qmp"}
         for timeout in (0.5, 2.0, 8.0, 32.0):  # a slow machine takes longer over the good one, too
             answers = ask_many({name: (path, questions) for name, path in paths.items()}, timeout)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.backends.qemu import companions, kernels, launch, process, qemu_img, records
+from reconciler.backends.qemu import kernels, launch, process, qemu_img, records
 from reconciler.backends.qemu.client import Monitor
 from reconciler.model import Desired, Power, ResourceId
 from tests.support.qemu import MIB, Lab, holders, remains
@@ -36,7 +37,7 @@ BOUNDARIES: tuple[tuple[Any, str], ...] = (
     (launch, "listen"),
     (qemu_img, "create"),
     (kernels, "copy"),
-    (companions.subprocess, "Popen"),
+    (subprocess, "Popen"),
     (Path, "rename"),
     (Path, "unlink"),
     (Path, "rmdir"),

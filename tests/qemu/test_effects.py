@@ -403,7 +403,17 @@ def test_a_section_never_differs_as_a_whole(section: str) -> None:
             assert (section,) not in {change.path for change in diff(wanted, seen, applied)}
 
 
-SLOW = ("bootOrder", "guestAgent", "firmware", "boot.kernel", "boot.initrd", "tpm", "cpus.max", "memory.max", "machine")
+SLOW: tuple[str, ...] = (
+    "bootOrder",
+    "guestAgent",
+    "firmware",
+    "boot.kernel",
+    "boot.initrd",
+    "tpm",
+    "cpus.max",
+    "memory.max",
+    "machine",
+)
 SLOW += ("metadata.name", "cpuModel", "accelerator", "cpus.count (fewer of emulated ones)", "cloudInit.**")
 """Rows that boot several guests one after the other. The restarts that are left show the same machinery at work."""
 

@@ -152,7 +152,10 @@ def test_conditions_that_the_guest_is_asked_about(linux: Lab) -> None:
     ],
 )
 def test_addresses_that_others_can_reach(given: list[str], expected: list[str]) -> None:
-    interfaces = [{"name": "x", "ip-addresses": [{"ip-address": one} for one in given]}, {"name": "down"}]
+    interfaces: list[dict[str, Any]] = [
+        {"name": "x", "ip-addresses": [{"ip-address": one} for one in given]},
+        {"name": "down"},
+    ]
     assert addresses(interfaces) == expected
 
 

@@ -293,7 +293,7 @@ def die_in_the_guest(work: Any, turn: int) -> bool:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return real(agent, *given)
 
-            Agent._await = step  # type: ignore[method-assign]
+            Agent._await = step  # type: ignore[method-assign, assignment]
             work()
         finally:
             os._exit(0)

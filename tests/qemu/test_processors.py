@@ -117,7 +117,7 @@ def test_more_than_qemu_takes_is_refused_while_the_guest_runs_on(machine: Lab) -
     running = machine.process()
     problem = machine.fail(_wanted(machine, 1, cpus={"count": 1, "max": 288}))
     assert problem.summary == "cpus.max: QEMU does not take 288 with tcg"
-    assert "X2APIC" in problem.detail
+    assert problem.detail is not None and "X2APIC" in problem.detail
     assert machine.process() == running
 
 
@@ -166,7 +166,7 @@ def test_without_an_agent_the_guest_is_on_its_own(lab: Lab) -> None:
 
 def test_an_agent_that_keeps_silent_is_a_problem_with_a_name_and_the_next_apply_tries_again(lab: Lab) -> None:
     hasty = Hasty(lab.state)
-    silent = {"guestAgent": True, "memory": {"size": 64 * MIB}}
+    silent: dict[str, Any] = {"guestAgent": True, "memory": {"size": 64 * MIB}}
     hasty.converge(hasty.idle(**silent, cpus={"count": 1, "max": 2}))
     want = hasty.idle(**silent, cpus={"count": 2, "max": 2})
     problem = hasty.fail(want)

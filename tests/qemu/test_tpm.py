@@ -7,6 +7,7 @@ import signal
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,11 @@ def gone(lab: Lab) -> bool:
 
 def test_the_guest_sees_a_tpm_and_what_it_holds_lasts(linux: Lab) -> None:
     linux.timeout = 150.0  # on a busy machine the firmware alone takes half a minute
-    spec = {"firmware": "uefi", "ready": {"guestAgent": True, "timeout": 140}, "memory": {"size": 256 * MIB}}
+    spec: dict[str, Any] = {
+        "firmware": "uefi",
+        "ready": {"guestAgent": True, "timeout": 140},
+        "memory": {"size": 256 * MIB},
+    }
     want = linux.busybox(tpm=True, **spec)
     linux.converge(want)
     assert linux.inside("cat", VERSION) == "2"

@@ -107,7 +107,7 @@ def test_its_log_is_lines_whatever_names_are_in_it(place: Place, form: str, line
     (place.folder / "evil\n<0>name.yaml").write_text("kind: [")
     ours, theirs = socket.socketpair()
     command = [*COMMAND, "watch", str(place.folder), "--log-format", form]
-    running = subprocess.Popen(command, env=place.environment, stdin=subprocess.DEVNULL, stderr=theirs)
+    running = subprocess.Popen(command, env=place.environment, stdin=subprocess.DEVNULL, stderr=theirs.fileno())
     theirs.close()
     with ours, ours.makefile(encoding="utf-8") as log:
         lines = [next(log)]
