@@ -64,7 +64,9 @@ def test_what_a_killed_daemon_leaves_is_taken_up_and_stopped() -> None:
     with private_lxd() as lxd, lab_on(lxd) as lab:
         lab.converge(busybox_image(lab))
         bridge, name = lxd.name("b"), lxd.name()
-        network = lab.desired("Network", bridge, {"ipv4": {"address": "10.213.3.1/24"}, "ipv6": {"address": "none"}})
+        network = lab.desired(
+            "Network", bridge, {"ipv4": {"address": f"{lab.net}.3.1/24"}, "ipv6": {"address": "none"}}
+        )
         nic = {"eth0": {"type": "nic", "network": bridge, "name": "eth0"}}
         lab.converge(network, lab.container(name, needs=[network.id], devices=nic))
         began = lab.init_start(name)

@@ -191,10 +191,10 @@ def bridge(lab: Lab, subnet: str, **more: object) -> str:
 
 
 def test_a_card_comes_goes_and_gets_its_address(lab: Lab) -> None:
-    net = bridge(lab, "10.221.71.1/24")
+    net = bridge(lab, f"{lab.net}.71.1/24")
     name, began = start(lab)
     live(lab, name, began, eth0={"type": "nic", "network": net, "name": "eth0"})
-    assert wait_for_address(lab, name).startswith("10.221.71.")
+    assert wait_for_address(lab, name).startswith(f"{lab.net}.71.")
     live(lab, name, began)
     assert lab.inside(name, "ls", "/sys/class/net").split() == ["lo"]
 
@@ -209,13 +209,16 @@ def wait_for_address(lab: Lab, name: str) -> str:
     return ""
 
 
-IN_PLACE = [
-    {"limits.ingress": "2Mbit"},
-    {"ipv4.address": "10.221.72.77"},
-    {"ipv4.routes": "10.221.73.0/24"},
-    {"security.mac_filtering": "true"},
-    {"security.ipv4_filtering": "true"},
-]
+def in_place(lab: Lab) -> list[dict[str, str]]:
+    return [
+        {"limits.ingress": "2Mbit"},
+        {"ipv4.address": f"{lab.net}.72.77"},
+        {"ipv4.routes": f"{lab.net}.73.0/24"},
+        {"security.mac_filtering": "true"},
+        {"security.ipv4_filtering": "true"},
+    ]
+
+
 PLUGGED_ANEW = [
     {"hwaddr": "00:16:3e:77:66:55"},
     {"security.port_isolation": "true"},
@@ -225,15 +228,15 @@ PLUGGED_ANEW = [
 
 
 def test_what_of_a_card_changes_in_place_and_what_plugs_it_in_anew(lab: Lab) -> None:
-    net = bridge(lab, "10.221.72.1/24")
+    net = bridge(lab, f"{lab.net}.72.1/24")
     card = {"type": "nic", "network": net, "name": "eth0"}
     name, began = start(lab, eth0=card)
-    for change, in_place in [(one, True) for one in IN_PLACE] + [(one, False) for one in PLUGGED_ANEW]:
+    for change, stays in [(one, True) for one in in_place(lab)] + [(one, False) for one in PLUGGED_ANEW]:
         before = lab.inside(name, "cat", "/sys/class/net/eth0/ifindex")
         note = change_of(lab, name, eth0={**card, **change}).note
-        assert ("as it is" in note) is in_place, (change, note)
+        assert ("as it is" in note) is stays, (change, note)
         live(lab, name, began, eth0={**card, **change})
-        assert (lab.inside(name, "cat", "/sys/class/net/eth0/ifindex") == before) is in_place, change
+        assert (lab.inside(name, "cat", "/sys/class/net/eth0/ifindex") == before) is stays, change
         if "hwaddr" in change:
             assert lab.inside(name, "cat", "/sys/class/net/eth0/address").strip() == change["hwaddr"]
         live(lab, name, began, eth0=card)
@@ -262,7 +265,7 @@ def test_what_of_a_card_changes_in_place_under_ipv6(lab: Lab) -> None:
 
 
 def test_a_card_that_a_refused_change_took_away_is_put_back(lab: Lab) -> None:
-    net = bridge(lab, "10.221.74.1/24")
+    net = bridge(lab, f"{lab.net}.74.1/24")
     card = {"type": "nic", "network": net, "name": "eth0"}
     name, began = start(lab, eth0=card)
     said = refused(lab, name, began, eth0={**card, "vlan": "7"})  # this kernel's bridges know no VLANs
@@ -272,7 +275,7 @@ def test_a_card_that_a_refused_change_took_away_is_put_back(lab: Lab) -> None:
 
 
 def test_a_card_that_is_gone_is_drift(lab: Lab) -> None:
-    net = bridge(lab, "10.221.75.1/24")
+    net = bridge(lab, f"{lab.net}.75.1/24")
     card = {"type": "nic", "network": net, "name": "eth0"}
     name, began = start(lab, eth0=card)
     with suppress(Exception):  # somebody else's refused change: the config looks well, the card is gone

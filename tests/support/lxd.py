@@ -46,6 +46,11 @@ class PrivateLxd:
     def settings(self) -> Settings:
         return Settings(ENVIRONMENT, self.state, self.state / "run", timeout=180.0)
 
+    @property
+    def net(self) -> str:
+        """The first half of its networks' addresses: others on this machine hardly have the same."""
+        return f"10.{96 + int(self.prefix[2:], 16) % 112}"
+
     def client(self) -> Client:
         """A new client; the caller closes it."""
         return Client(Address(socket=self.socket))
@@ -96,6 +101,11 @@ class Lab:
         self.backend = backend
         self.client = backend.client
         self.told: list[str] = []
+
+    @property
+    def net(self) -> str:
+        """The first half of addresses for networks that are made here."""
+        return self.lxd.net
 
     def desired(
         self,
