@@ -117,7 +117,7 @@ def compose(
         return loaded
 
     def local(path: str) -> Sequence[Document]:
-        loaded = validation.load_parts([path])
+        loaded = validation.load_parts([path], patched=True)
         note(loaded.files)
         return known(loaded)
 

@@ -90,12 +90,13 @@ def load(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
     return _load(paths, stdin, together=False)
 
 
-def load_parts(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
+def load_parts(paths: Sequence[str], stdin: bytes | None = None, patched: bool = False) -> Loaded:
     """The documents as they are written, for a composition that may make them right (see ``Loaded.sound``).
 
     Raises ManifestError with every problem of the text itself, and of Environments: those are right by themselves.
+    patched: by the Environment that lists them; what is wrong with the others is told along with those problems else.
     """
-    return _load(paths, stdin, together=False, parts=True)
+    return _load(paths, stdin, together=False, parts=True, patched=patched)
 
 
 def load_manifests(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
@@ -116,16 +117,19 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def _load(paths: Sequence[str], stdin: bytes | None, together: bool, parts: bool = False) -> Loaded:
+def _load(
+    paths: Sequence[str], stdin: bytes | None, together: bool, parts: bool = False, patched: bool = False
+) -> Loaded:
     sources, problems = read_sources(paths, stdin)
     if len(sources) >= WORTHWHILE and not problems:
-        return _load_many(paths, sources, together, parts)
+        return _load_many(paths, sources, together, parts, patched)
     documents, wrong, _, sound = _read_all(sources, None, parts)
-    _refuse([*problems, *wrong, *(check_set(documents) if together else ())])
+    problems += [*wrong, *(check_set(documents) if together else ())]
+    _refuse(problems, documents if parts and not patched else ())
     return Loaded(sources, lambda: documents, sound=sound)
 
 
-def _load_many(paths: Sequence[str], sources: Sequence[Source], together: bool, parts: bool) -> Loaded:
+def _load_many(paths: Sequence[str], sources: Sequence[Source], together: bool, parts: bool, patched: bool) -> Loaded:
     """What is right is remembered. Imports here: a few files do not pay for it."""
     from reconciler.validation.cache import Answers, Cache, digest_of
 
@@ -134,7 +138,7 @@ def _load_many(paths: Sequence[str], sources: Sequence[Source], together: bool, 
         return Loaded(sources, lambda: _known(paths, sources), answers, digest, cached=True)
     cache = Cache.of(paths)
     documents, wrong, fresh, sound = _read_all(sources, cache, parts)
-    _refuse([*wrong, *(check_set(documents) if together else ())])
+    _refuse([*wrong, *(check_set(documents) if together else ())], documents if parts and not patched else ())
     if sound:
         if fresh:
             cache.keep(sources, documents)
@@ -142,9 +146,13 @@ def _load_many(paths: Sequence[str], sources: Sequence[Source], together: bool, 
     return Loaded(sources, lambda: documents, answers, digest, cached=not fresh, sound=sound)
 
 
-def _refuse(problems: Sequence[Problem]) -> None:
-    if problems:
-        raise ManifestError(problems)
+def _refuse(problems: Sequence[Problem], others: Sequence[Document]) -> None:
+    """others: documents that nobody will patch, and that will not be looked at any more, as there are problems."""
+    if not problems:
+        return
+    files = {problem.mark.file for problem in problems if problem.mark is not None}
+    left = [one for one in others if one.data.get("kind") != "Environment" and one.file not in files]
+    raise ManifestError([*problems, *check_each(left)[1]])
 
 
 def _read_all(

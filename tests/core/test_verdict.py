@@ -62,3 +62,37 @@ def test_what_hangs_on_other_files_is_never_remembered(folder: Path, manifest: s
     (folder / "other").unlink()
     with pytest.raises(ManifestError, match="other"):
         verdict([str(folder)])
+
+
+WRONG = "apiVersion: reconciler/v1\nkind: Project\nmetadata: {name: p}\nspec: {nonsense: 1}\n"
+
+
+def told(*paths: Path) -> list[str]:
+    """What is said of them, without places."""
+    with pytest.raises(ManifestError) as caught:
+        verdict([str(path) for path in paths])
+    return [problem.summary for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("others", [0, WORTHWHILE])
+def test_a_text_that_is_none_hides_no_other_problem(others: int, folder: Path) -> None:
+    for number in range(others, WORTHWHILE):
+        (folder / f"{number}.yaml").unlink()
+    (folder / "broken.yaml").write_text("a: [\n")
+    (folder / "twice.yaml").write_text("kind: Project\nkind: Project\n")  # may be wrong because of that
+    (folder / "wrong.yaml").write_text(WRONG)
+    [broken, twice, wrong] = told(folder)
+    assert "not YAML" in broken and "second time" in twice and "nonsense" in wrong
+
+
+def test_what_may_be_patched_yet_is_not_called_wrong(folder: Path) -> None:
+    """Its Environment comes to nothing: nobody knows what it would have been."""
+    (folder / "parts").mkdir()
+    (folder / "parts" / "broken.yaml").write_text("a: [\n")
+    (folder / "parts" / "wrong.yaml").write_text(WRONG)
+    environment = folder.parent / "environment.yaml"
+    environment.write_text(
+        "apiVersion: reconciler/v1\nkind: Environment\nmetadata: {name: e}\nspec:\n  resources: [manifests/parts]\n"
+        "  patches: [{target: {kind: Project}, json: [{op: remove, path: /spec/nonsense}]}]\n"
+    )
+    assert not any("nonsense" in one for one in told(environment))
