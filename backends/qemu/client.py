@@ -85,9 +85,9 @@ class Monitor:
             if tolerate is None or tolerate not in error.problem.summary:
                 raise
         deadline = time.monotonic() + timeout
-        said: dict[str, Any] | None
+        self._come.extendleft(reversed(heard))
         try:
-            for said in (*heard, *iter(lambda: self._next(deadline), None)):
+            while (said := self._next(deadline)) is not None:
                 if said.get("event") in events and accept(said):
                     return True
         except Lost:
