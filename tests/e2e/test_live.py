@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import urllib.error
 import urllib.request
@@ -12,7 +13,7 @@ from typing import Any
 from tests.e2e.conftest import Done, Place
 from tests.e2e.test_commands import IMAGE, container
 
-PORT = 28977
+PORT = 20000 + os.getpid() % 4000 * 3  # and the two behind it: another run on this machine has others
 
 
 def share(path: str = "/site") -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from reconciler.backends.lxd import daemon
 from tests.watch.conftest import Place
 
+PORT = 20000 + os.getpid() % 12000  # another run on this machine has another one
+
 
 def killed(pid: int, then_gone: int | None = None) -> None:
     """Killed, and gone by now; with it another one that looks after it."""
@@ -132,15 +134,15 @@ def test_half_a_file_and_no_folder_change_nothing(place: Place) -> None:
 
 def test_what_begins_to_listen_is_forwarded_and_goes_again(place: Place) -> None:
     web = place.container("web")
-    follow = {"listen": "127.0.0.1", "target": web, "port": "auto", "allow": [28970]}
+    follow = {"listen": "127.0.0.1", "target": web, "port": "auto", "allow": [PORT]}
     document = {"apiVersion": "reconciler/v1", "kind": "PortForward", "metadata": {"name": "dev"}, "spec": follow}
     place.save("dev.yaml", json.dumps(document))
     with place.watching() as watch:
         watch.until("InSync")
-        serve = "busybox httpd -f -p 28970 -h / </dev/null >/dev/null 2>&1 & echo $! >/pid"
+        serve = f"busybox httpd -f -p {PORT} -h / </dev/null >/dev/null 2>&1 & echo $! >/pid"
         place.run("exec", "web", "--", "sh", "-c", serve)
         watch.until("Applied", web, "update")
-        assert place.raw("web")["devices"]["port-dev-28970"]["listen"] == "tcp:127.0.0.1:28970"
+        assert place.raw("web")["devices"][f"port-dev-{PORT}"]["listen"] == f"tcp:127.0.0.1:{PORT}"
         place.run("exec", "web", "--", "sh", "-c", "kill $(cat /pid)")
         watch.until("Applied", web, "update")
         assert not place.raw("web")["devices"]
