@@ -65,6 +65,21 @@ def test_a_stop_and_a_start_take_it(lab: Lab) -> None:
     assert files_allowed(lab, name) == "777" and conditions(lab, name) == {}
 
 
+def test_who_starts_it_by_hand_has_the_commands_of_each_start_run(lab: Lab) -> None:
+    name = lab.lxd.name()
+    id = ResourceId("Container", name)
+    each = {"command": ["sh", "-c", "echo started >>/starts"], "when": "start", "timeout": 30.0}
+    once = {"command": ["sh", "-c", "echo created >>/starts"], "when": "create", "timeout": 30.0}
+    want = lab.container(name, run=[once, each])
+    lab.converge(want)
+    lab.backend.power(id, "restart", True, 10, lab.told.append)
+    lab.backend.power(id, "stop", True, 10, lab.told.append)
+    lab.backend.power(id, "start", True, 10, lab.told.append)
+    lab.backend.power(id, "start", True, 10, lab.told.append)  # it runs already: nothing comes of it
+    assert lab.inside(name, "cat", "/starts").split() == ["created", "started", "started", "started"]
+    assert [one.step.verb for one in lab.converge(want)] == [Verb.NOOP]
+
+
 def test_an_ephemeral_one_survives_taking_it(lab: Lab) -> None:
     name, _ = waiting(lab, ephemeral=True)
     lab.backend.power(ResourceId("Container", name), "restart", True, 10, lab.told.append)

@@ -1,4 +1,6 @@
-"""APPLY, from the verbs ``start`` and ``restart``: what ``updatePolicy`` made wait comes true now that it is down."""
+"""APPLY, from the verbs ``start`` and ``restart``: what ``updatePolicy`` made wait comes true now that it is down, and
+the commands of each start are run.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.marks import Mark, read_mark
 from reconciler.backends.lxd.terms.containers import is_up, spec_of
 from reconciler.diff import diff
-from reconciler.model import Desired, Effect, Power, ResourceId, Step, Verb
+from reconciler.model import Change, Desired, Effect, Power, ResourceId, Spec, Step, Verb
 from reconciler.ports import Settings, Tell
 
 _NOT_AT_HAND = frozenset({"image", "files", "run"})
@@ -22,22 +24,36 @@ _NOT_AT_HAND = frozenset({"image", "files", "run"})
 def take(
     client: Client, settings: Settings, id: ResourceId, action: str, force: bool, grace: float, tell: Tell
 ) -> bool:
-    """Start or restart it as what waits says; False when nothing waits, or it runs and is only to be started."""
+    """Start or restart it as what waits says, or with its commands; False when there is neither, or it runs and is only
+    to be started. What an apply did not finish is left to the next one."""
     raw = client.get("instances", id.name, within=Deadline.after(grace + power.GRACE)).metadata
     mark = read_mark(raw["config"], str(id))
-    if mark is None or mark.later is None or (action == "start" and is_up(raw)):
+    if mark is None or (action == "start" and is_up(raw)):
         return False
-    task = _task(client, settings, id, raw, mark, tell)
+    if mark.later is not None:
+        task = _task(client, settings, id, mark, mark.later, _waiting(raw, mark, mark.later), tell)
+    elif mark.applied is not None and not mark.pending and _has_commands(mark.applied):
+        task = _task(client, settings, id, mark, mark.applied, (), tell)
+    else:
+        return False
     containers.restart(task, force, grace)
     return True
 
 
-def _task(client: Client, settings: Settings, id: ResourceId, raw: dict[str, Any], mark: Mark, tell: Tell) -> Task:
-    assert mark.later is not None
-    spec = {**mark.later, "power": Power.RUNNING.value}
+def _waiting(raw: dict[str, Any], mark: Mark, later: Spec) -> tuple[Change, ...]:
     seen = spec_of(raw, mark.applied)
-    found = diff(spec, seen, mark.applied, spec.get("ignore", ()))
-    changes = tuple(one for one in found if one.path[0] not in _NOT_AT_HAND and one.path != ("power",))
-    step = Step(id, "", Verb.RESTART, "what waited for a restart", Effect.RESTART, changes)
+    found = diff({**later, "power": Power.RUNNING.value}, seen, mark.applied, later.get("ignore", ()))
+    return tuple(one for one in found if one.path[0] not in _NOT_AT_HAND and one.path != ("power",))
+
+
+def _has_commands(spec: Spec) -> bool:
+    return any(one["when"] == "start" for one in spec.get("run") or ())
+
+
+def _task(
+    client: Client, settings: Settings, id: ResourceId, mark: Mark, spec: Spec, changes: tuple[Change, ...], tell: Tell
+) -> Task:
+    spec = {**spec, "power": Power.RUNNING.value}
+    step = Step(id, "", Verb.RESTART, "started by hand", Effect.RESTART, changes)
     mine = replace(settings, environment=mark.environment)
     return Task(client, mine, step, Desired(id, "", spec), None, tell, Deadline.after(settings.timeout))
