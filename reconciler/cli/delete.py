@@ -12,7 +12,7 @@ from reconciler.cli import PROBLEM
 from reconciler.cli.apply import keep_names
 from reconciler.cli.carry import Carrier, agreed
 from reconciler.cli.lookup import Seen, find, look
-from reconciler.cli.naming import address, resource_id
+from reconciler.cli.naming import address, is_guest_name, resource_id
 from reconciler.cli.screen import show_problems, tell
 from reconciler.cli.session import ANY_ENVIRONMENT, declared, opened, settings, unanswered
 from reconciler.model import ResourceId
@@ -44,6 +44,8 @@ def _targets(arguments: argparse.Namespace) -> tuple[Wanted, Targets]:
     """What is declared, and what of it goes (or what was named), each with the backend it lives in where known."""
     names = [word for word in arguments.paths if is_id(word)]
     paths = [word for word in arguments.paths if word not in names]
+    if lost := [word for word in paths if is_guest_name(word) and not Path(word).exists()]:
+        raise UsageError([Problem("there is no such file or folder", subject=one, hint=_by_kind(one)) for one in lost])
     if names and paths:
         raise UsageError(Problem("either manifests or names, not both", hint="delete them one after the other"))
     if paths:
@@ -59,6 +61,11 @@ def _targets(arguments: argparse.Namespace) -> tuple[Wanted, Targets]:
                 raise UsageError(Problem(f"{id} is named twice", hint="delete them one after the other"))
             targets[id] = home
         return Wanted(arguments.environment or _environment_of(seen, targets), desired), targets
+
+
+def _by_kind(name: str) -> str:
+    """What is deleted is called by all of its name."""
+    return f"a guest is named with its kind: Container/{name} or VirtualMachine/{name}"
 
 
 def _target(seen: Seen, name: str, environment: str | None) -> tuple[ResourceId, str | None]:

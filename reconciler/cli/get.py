@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from reconciler.cli import DONE, PROBLEM, watched
 from reconciler.cli.lookup import Seen, absent, look, probe
-from reconciler.cli.naming import address, check_kind, is_named, resource_id
+from reconciler.cli.naming import address, check_kind, is_guest_name, is_named, resource_id
 from reconciler.cli.screen import show, show_json, show_problems, tell
 from reconciler.model import Observed
 from reconciler.problems import Problem
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace) -> int:
     """List it; a backend that does not answer is a problem, and the others are shown all the same."""
-    if arguments.target and address(arguments.target) is None:
-        check_kind(arguments.target.partition("/")[0])
-        if "/" in arguments.target:
-            resource_id(arguments.target)
+    if arguments.target and not _is_one(arguments.target):
+        check_kind(arguments.target)
+    elif "/" in (arguments.target or "") and address(arguments.target) is None:
+        resource_id(arguments.target)
     watches = watched.ask(arguments.environment)
     with look(arguments, watched.hosts(watches)) as seen:
         chosen = [one for one in seen.resources if _is_chosen(one, arguments)]
@@ -36,9 +36,14 @@ def run(arguments: argparse.Namespace) -> int:
     return PROBLEM if trouble else DONE
 
 
+def _is_one(target: str) -> bool:
+    """Whether it names a single resource, and not a kind."""
+    return "/" in target or is_guest_name(target)
+
+
 def _is_chosen(one: Observed, arguments: argparse.Namespace) -> bool:
     target = arguments.target or ""
-    named = "/" in target
+    named = _is_one(target)
     if not (is_named(one, target) if named else target in ("", one.id.kind)):
         return False
     if arguments.environment and one.environment != arguments.environment:
@@ -79,7 +84,7 @@ def _show_documents(documents: list[Document], form: str) -> None:
 def _trouble(
     seen: Seen, chosen: list[Observed], watches: list[Answered], arguments: argparse.Namespace
 ) -> list[Problem]:
-    if "/" not in (arguments.target or "") or chosen:
+    if not _is_one(arguments.target or "") or chosen:
         return seen.problems
     why = watched.known(watches, seen, {}).missing.get(arguments.target)
     if why is None:

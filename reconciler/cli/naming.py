@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from reconciler.model import Observed
 
 _ADDRESS = re.compile(r"([a-z0-9][a-z0-9-]*)/([a-z][a-z0-9-]*)")
+_NAME = re.compile(r"[a-z][a-z0-9-]*")
 _LXD = "lxd/"
 
 
@@ -74,6 +75,13 @@ def check_kind(kind: str) -> None:
 
     if kind not in kinds():
         raise UsageError(Problem(f'there is no kind "{kind}"', hint=suggestion(kind, kinds())))
+
+
+def is_guest_name(word: str) -> bool:
+    """Whether it can only be a guest's bare name: no kind, however it is written, nor anything near one."""
+    from reconciler.schema import kinds, near
+
+    return _NAME.fullmatch(word) is not None and near(word, kinds()) is None
 
 
 def suggestion(word: str, words: Iterable[str]) -> str | None:

@@ -89,7 +89,7 @@ def _planning(verb: argparse.ArgumentParser) -> None:
 
 
 def _only(verb: argparse.ArgumentParser) -> None:
-    words = "only this one (or vm/container) and what it needs (repeatable)"
+    words = "only this one (or vm/container, or a guest's name) and what it needs (repeatable)"
     verb.add_argument("--only", action="append", default=[], metavar="KIND/NAME", help=words)
 
 
@@ -174,7 +174,8 @@ def _diff(verb: argparse.ArgumentParser) -> None:
 
 
 def _get(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("target", nargs="?", metavar="KIND[/NAME]", help="only this kind, this resource, or vm/container")
+    words = "only this kind; or one resource: Kind/name, vm/container, or a guest's name"
+    verb.add_argument("target", nargs="?", metavar="KIND[/NAME]", help=words)
     output(verb, "table", "wide", "json", "yaml", "name")
     verb.add_argument("-a", "--all", action="store_true", help="what is not ours, too")
     _environment(verb)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from reconciler.cli.naming import address, resource_id, suggestion
+from reconciler.cli.naming import among, suggestion
 from reconciler.desired import LOCAL_HOST, Desired, ResourceId, lxd_backend
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem, UsageError
@@ -104,22 +104,15 @@ def plan_options(arguments: argparse.Namespace, wanted: Wanted) -> PlanOptions:
 
 
 def _only(words: Sequence[str], desired: Mapping[ResourceId, Desired]) -> frozenset[ResourceId]:
-    chosen = [_declared(word, desired) for word in words]
+    homes = {
+        id: {want.backend.removeprefix("lxd/")} if id.kind == "Container" else set[str]()
+        for id, want in desired.items()
+    }
+    chosen = [among(word, homes) for word in words]
     missing = [id for id in chosen if id not in desired]
     if missing:
         raise UsageError([_not_declared(id, desired) for id in missing])
     return frozenset(chosen)
-
-
-def _declared(word: str, desired: Mapping[ResourceId, Desired]) -> ResourceId:
-    """Kind/name, or vm/container where that container is declared on that host."""
-    if (parts := address(word)) is None:
-        return resource_id(word)
-    id = ResourceId("Container", parts[1])
-    if id in desired and desired[id].backend == lxd_backend(parts[0]):
-        return id
-    homes = [f"{one.backend.removeprefix('lxd/')}/{one.id.name}" for one in desired.values() if one.id.kind == id.kind]
-    raise UsageError(Problem("--only: no manifest declares it", subject=word, hint=suggestion(word, homes)))
 
 
 def _not_declared(id: ResourceId, desired: Mapping[ResourceId, Desired]) -> Problem:

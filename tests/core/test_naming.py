@@ -11,8 +11,10 @@ import pytest
 
 from reconciler.cli import delete
 from reconciler.cli.lookup import Seen, find
-from reconciler.cli.naming import address, among
-from reconciler.model import QEMU, Observed, Power, ResourceId, Snapshot, World
+from reconciler.cli.naming import address, among, is_guest_name
+from reconciler.cli.session import plan_options
+from reconciler.model import QEMU, Desired, Observed, Power, ResourceId, Snapshot, World
+from reconciler.preparation import Wanted
 from reconciler.problems import UsageError
 
 TERMINA = ResourceId("VirtualMachine", "termina")
@@ -152,3 +154,41 @@ def test_a_word_that_means_nothing_declared_says_what_would(word: str, hint: str
     with pytest.raises(UsageError) as raised:
         among(word, DECLARED)
     assert hint in str(raised.value.problems[0].hint)
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("web", True),
+        ("c10-3", True),
+        ("container", False),
+        ("Web", False),
+        ("a/b", False),
+        ("volumes", False),
+        ("", False),
+    ],
+)
+def test_a_bare_word_is_a_guest_unless_it_was_meant_for_a_kind(word: str, answer: bool) -> None:
+    assert is_guest_name(word) is answer
+
+
+@pytest.mark.parametrize("word", ["web", "far/web", "Container/web"])
+def test_only_takes_every_name_of_a_guest(word: str) -> None:
+    web, other = ResourceId("Container", "web"), ResourceId("Container", "other")
+    wanted = Wanted("home", {id: Desired(id, "lxd/far", {}) for id in (web, other)})
+    assert plan_options(argparse.Namespace(only=[word]), wanted).only == {web}
+
+
+@pytest.mark.parametrize(("word", "hint"), [("wen", "did you mean web?"), ("local/web", "did you mean far/web?")])
+def test_only_says_what_could_have_been_meant(word: str, hint: str) -> None:
+    web = ResourceId("Container", "web")
+    with pytest.raises(UsageError) as caught:
+        plan_options(argparse.Namespace(only=[word]), Wanted("home", {web: Desired(web, "lxd/far", {})}))
+    assert caught.value.problems[0].hint == hint
+
+
+def test_deleting_by_a_bare_name_says_how_to_name_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        delete.run(argparse.Namespace(paths=["web"], manifests=[]))
+    assert caught.value.problems[0].hint == "a guest is named with its kind: Container/web or VirtualMachine/web"
