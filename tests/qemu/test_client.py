@@ -95,9 +95,9 @@ def test_a_descriptor_is_handed_over(tmp_path: Path) -> None:
 
 def test_an_event_is_waited_for(tmp_path: Path) -> None:
     with bare_qemu(tmp_path) as (_, path), Monitor(path, "vm") as monitor:
-        assert monitor.execute_and_wait("cont", ["RESUME"], 60.0)
+        assert monitor.execute_and_wait("cont", ["RESUME"], 3600.0)  # it has come: nobody waits for the hour to end
         assert not monitor.execute_and_wait("query-status", ["RESUME"], 0.1)
-        assert monitor.execute_and_wait("quit", ["NEVER"], 60.0)  # it ended: there is nothing to wait for
+        assert monitor.execute_and_wait("quit", ["NEVER"], 3600.0)  # it ended: there is nothing to wait for
 
 
 @contextmanager
@@ -186,6 +186,22 @@ def test_who_does_not_read_is_not_waited_for_beyond_the_deadline(tmp_path: Path)
         with pytest.raises(Interrupted, match="did not answer ringbuf-write within"):
             monitor.execute("ringbuf-write", {"data": "x" * 4_000_000}, timeout=0.3)
         done.set()
+
+
+def test_an_event_that_comes_later_ends_the_waiting(tmp_path: Path) -> None:
+    def behave(peer: socket.socket) -> None:
+        peer.sendall(GREETING)
+        peer.recv(4096)
+        peer.sendall(b'{"return": {}}\r\n')
+        peer.recv(4096)
+        peer.sendall(b'{"return": {}, "id": 1}\r\n{"event": "DEVICE_DELETED", "data": {"device": "other"}}\r\n')
+        peer.sendall(b'{"event": "DEVICE_DELETED", "data": {"device": "mine"}}\r\n')
+        peer.recv(4096)
+
+    with impostor(tmp_path, behave) as path, Monitor(path, "vm") as monitor:
+        assert monitor.execute_and_wait(
+            "device_del", ["DEVICE_DELETED"], 3600.0, {"id": "mine"}, lambda event: event["data"] == {"device": "mine"}
+        )
 
 
 def test_room_among_the_waiting_is_waited_for(tmp_path: Path) -> None:
