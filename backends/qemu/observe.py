@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PATIENCE = 5.0
 """Seconds for one VM to answer everything; all are asked at the same time."""
 _AGENTS = 16
-_AGENT_PATIENCE = 1.0
+_AGENT_PATIENCE = 3.0
 """Seconds for an agent to show that it listens: one that does answers in milliseconds."""
 _POWERS = {
     "running": Power.RUNNING,

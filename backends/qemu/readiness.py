@@ -23,6 +23,9 @@ TIMEOUT = 120.0
 """Seconds that a guest has when its manifest names no ``ready.timeout``."""
 _PAUSE = 0.1
 _AGENT = 1.0
+"""Seconds that an agent has to answer, where it is asked again if it does not."""
+PATIENCE = 5.0
+"""The same where it is asked once: guests are slow where the host is busy."""
 _PANIC = re.compile(
     r"Kernel panic - not syncing(: dm-verity device corrupted)?|reconciler-guest: [^\r\n]*: not booting"
     r"|No bootable device|No bootable option or device was found|VFS: Unable to mount root fs"
@@ -41,11 +44,12 @@ _CLOUD_RESULT = "/run/cloud-init/result.json"
 
 @dataclass(frozen=True, slots=True)
 class Guest:
-    """A guest that is (or should be) running."""
+    """A guest that is (or should be) running. patience: seconds that its agent has to answer."""
 
     folder: Folder
     record: Record
     subject: str
+    patience: float = _AGENT
 
     @property
     def process(self) -> Process | None:
@@ -151,7 +155,7 @@ def _pause(guest: Guest) -> None:
 
 
 def _agent(guest: Guest) -> Condition:
-    if is_answering(guest.folder.agent, guest.subject, _AGENT):
+    if is_answering(guest.folder.agent, guest.subject, guest.patience):
         return Condition("GuestAgent", True, "Answering")
     return Condition("GuestAgent", False, "Silent", "the guest agent does not answer")
 
@@ -159,7 +163,7 @@ def _agent(guest: Guest) -> Condition:
 def _tcp(guest: Guest, port: int) -> Condition:
     """Whether something in the guest listens there: its own kernel's word, so it holds for every kind of NIC."""
     try:
-        with Agent(guest.folder.agent, guest.subject, _AGENT) as agent:
+        with Agent(guest.folder.agent, guest.subject, guest.patience) as agent:
             tables = b"".join(_read(agent, table) for table in ("/proc/net/tcp", "/proc/net/tcp6"))
     except BackendError as error:
         return Condition("Tcp", False, "AgentNeeded", f"tcp {port}: {error.problem.summary}")
@@ -171,7 +175,7 @@ def _tcp(guest: Guest, port: int) -> Condition:
 def _ip(guest: Guest) -> Condition:
     """Whether it has an address that others can reach: the agent's word, so it holds for every kind of NIC."""
     try:
-        with Agent(guest.folder.agent, guest.subject, _AGENT) as agent:
+        with Agent(guest.folder.agent, guest.subject, guest.patience) as agent:
             found = told_addresses(agent)
     except BackendError as error:
         return Condition("Ip", False, "AgentNeeded", f"ip: {error.problem.summary}")
@@ -204,7 +208,7 @@ def _is_beyond(text: str) -> bool:
 def _command(guest: Guest, command: list[str]) -> Condition:
     """Whether a command in the guest ends well; one that takes longer than a moment counts as not yet."""
     try:
-        with Agent(guest.folder.agent, guest.subject, _AGENT) as agent:
+        with Agent(guest.folder.agent, guest.subject, guest.patience) as agent:
             code = agent.run(command, _COMMAND).code
     except BackendError as error:
         return Condition("Command", False, "NotRun", f"command: {error.problem.summary}")
@@ -216,7 +220,7 @@ def _command(guest: Guest, command: list[str]) -> Condition:
 def _cloud_init(guest: Guest) -> Condition:
     """cloud-init leaves its result where it ends; /run is new at every boot."""
     try:
-        with Agent(guest.folder.agent, guest.subject, _AGENT) as agent:
+        with Agent(guest.folder.agent, guest.subject, guest.patience) as agent:
             result = agent.read_file(_CLOUD_RESULT)
     except BackendError:
         return Condition("CloudInit", False, "Running", "cloud-init has not finished")

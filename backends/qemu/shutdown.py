@@ -44,7 +44,7 @@ def _politely(folder: Folder, record: Record, running: Process, grace: Grace) ->
         if status in ("paused", "suspended"):
             monitor.execute("cont")
         try:
-            with Agent(folder.agent, record.id, patience=1.0) as agent:
+            with Agent(folder.agent, record.id, patience=3.0) as agent:
                 agent.tell("guest-shutdown", {"mode": "powerdown"})
                 # Not before: an agent whose channel is closed holds the guest's shutdown up for seconds.
                 return process.wait_gone(running, grace.agent)

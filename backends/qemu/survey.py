@@ -41,7 +41,9 @@ def probe(settings: Settings, observed: Observed) -> tuple[Condition, ...]:
         return (Condition("Ready", None, "NotRunning", "it is not running"),)
     folder = folder_of(settings.state, settings.runtime, observed.id.name)
     record = load(folder)
-    return readiness.conditions(readiness.Guest(folder, record, str(observed.id)), ready) if record is not None else ()
+    if record is None:
+        return ()
+    return readiness.conditions(readiness.Guest(folder, record, str(observed.id), readiness.PATIENCE), ready)
 
 
 def _look(kind: str, name: str, look: Callable[[str], Observed | None]) -> Observed | None:
