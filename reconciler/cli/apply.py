@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reconciler.cli import PROBLEM
+from reconciler.cli import BUG, INTERRUPTED, PROBLEM
 from reconciler.cli.carry import Carrier, agreed
 from reconciler.cli.screen import show_problems, tell
 from reconciler.cli.session import opened, plan_options, read, settings, unanswered
@@ -41,11 +41,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def keep_names(wanted: Wanted, code: int) -> int:
     """At the end, whatever it came to: where the environment asks for it, guests can be found by their names."""
-    if not wanted.names:
-        return code
-    from reconciler.cli import hosts
+    if wanted.names and code not in (BUG, INTERRUPTED):
+        from reconciler.cli import hosts
 
-    return hosts.kept(wanted.desired, code)
+        hosts.keep_up(wanted.desired)
+    return code
 
 
 def _what(arguments: argparse.Namespace) -> tuple[Wanted, PlanOptions, Plan | None]:

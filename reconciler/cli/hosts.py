@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import cast
 
 from reconciler.blocks import with_block
-from reconciler.cli import BUG, DONE, INTERRUPTED, PROBLEM
+from reconciler.cli import DONE, PROBLEM
 from reconciler.cli.lookup import Seen, look
 from reconciler.cli.screen import show_problems, tell
 from reconciler.cli.session import ANY_ENVIRONMENT, opened, settings
@@ -73,13 +73,9 @@ def keep(desired: Iterable[Desired], path: str = "") -> NamesKept:
         return NamesKept(str(place.path) if place is not None else path, False, tuple(error.problems))
 
 
-def kept(desired: Mapping[ResourceId, Desired], code: int) -> int:
-    """At the end of a verb of an environment with ``names``: keep them; the exit code."""
-    if code in (BUG, INTERRUPTED):
-        return code
-    done = keep(desired.values())
-    show_problems(list(done.problems))
-    return code or (PROBLEM if done.problems else DONE)
+def keep_up(desired: Mapping[ResourceId, Desired]) -> None:
+    """At the end of a verb of an environment with ``names``: keep them, or warn. Guests are as declared without."""
+    show_problems(list(keep(desired.values()).problems))
 
 
 def _chosen(path: str, kind: str | None, attended: bool) -> Place:

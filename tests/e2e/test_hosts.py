@@ -119,6 +119,9 @@ def test_apply_and_delete_keep_them_where_the_environment_asks_for_it(place: Pla
     assert file.read_text() == "127.0.0.1\tlocalhost\n"
     elsewhere("apply", "saved.plan")
     assert resolved(file, "web.linux.test").startswith("10.77.7.")
+    file.write_text("127.0.0.1\tlocalhost\n# end reconciler\n")
+    assert "do not stand there once each" in elsewhere("apply", whole)
+    file.write_text("127.0.0.1\tlocalhost\n")
     elsewhere("delete", "--yes", whole)
     assert file.read_text() == "127.0.0.1\tlocalhost\n"
     elsewhere("hosts", "--remove")
