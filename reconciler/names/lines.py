@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from reconciler import attachments
-from reconciler.model import GUESTS, Observed, Power, ResourceId
+from reconciler.model import GUESTS, Observed, Power, ResourceId, lxd_backend
 from reconciler.problems import Problem
 
 DOMAIN = "linux.test"
@@ -36,12 +36,15 @@ def names(guests: Iterable[Observed], direct: Direct) -> Names:
     running = [one for one in all if one.id.kind in GUESTS and one.owned and one.power is Power.RUNNING]
     machines = {one.id: one for one in all if one.id.kind == "VirtualMachine"}
     short = [one.id.name for one in running]
+    far = {lxd_backend(one.id.name) for one in all if one.id.kind == "Host" and "url" in one.spec.get("lxd", {})}
     lines, problems = [], []
     for one in running:
         found = sorted(set(_addresses(one, machines, direct)), key=_order)
         called = _names(one, alone=short.count(one.id.name) == 1)
         if not _LABEL.fullmatch(one.id.name):
             problems.append(Problem("it is called what no host can be called: no name", subject=repr(_subject(one))))
+        elif one.backend in far:
+            problems.append(Problem("it is on another machine: no name", subject=_subject(one)))
         elif not found:
             hint = "give it a PortForward, or a network card on a bridge of this host"
             problems.append(Problem("nothing to reach it by: no name", subject=_subject(one), hint=hint))

@@ -70,6 +70,13 @@ def test_what_a_guest_calls_its_containers_never_makes_lines_of_its_own(name: st
     assert "\n8.8.8.8" not in str(found.problems[0])
 
 
+def test_a_port_on_another_machine_is_no_way_to_a_container_from_here() -> None:
+    host = Observed(ResourceId("Host", "far"), "lxd/far", {"lxd": {"url": "https://192.0.2.1:8443"}}, owned=True)
+    found = names([host, container("web", "far", {"port-x": PORT})], {})
+    assert found.lines == []
+    assert [str(one) for one in found.problems] == ["Container/web: it is on another machine: no name"]
+
+
 def test_names_of_what_could_not_be_looked_at_stay() -> None:
     before = ["1.1.1.1\ta.linux.test", "2.2.2.2\tb.vm.linux.test b.linux.test", "# a note"]
     assert kept(before, ["3.3.3.3\ta.linux.test"]) == ["2.2.2.2\tb.vm.linux.test b.linux.test", "# a note"]
