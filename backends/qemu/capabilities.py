@@ -41,6 +41,11 @@ def capabilities() -> Capabilities:
     return _ask(*_version())
 
 
+def known_devices() -> frozenset[str]:
+    """Its devices alone; none where its help could not be understood."""
+    return _ask_devices(*_version())
+
+
 def device_help(driver: str) -> str:
     """What it says of one driver's options; asked once for each version of it."""
     return _ask_device(*_version(), driver)
@@ -59,13 +64,17 @@ def _version() -> tuple[str, str]:
 
 @lru_cache(maxsize=4)
 def _ask(program: str, version: str) -> Capabilities:
-    devices = _help(program, version, "-device")
     return Capabilities(
         parse_machines(_help(program, version, "-machine")),
         parse_processors(_help(program, version, "-cpu")),
-        parse_cards(devices),
-        parse_devices(devices),
+        parse_cards(_help(program, version, "-device")),
+        _ask_devices(program, version),
     )
+
+
+@lru_cache(maxsize=4)
+def _ask_devices(program: str, version: str) -> frozenset[str]:
+    return parse_devices(_help(program, version, "-device"))
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 
-from reconciler.backends.qemu.capabilities import capabilities, device_help
+from reconciler.backends.qemu.capabilities import device_help, known_devices
 from reconciler.model import Json, Spec
 from reconciler.problems import Problem, Refused
 from reconciler.quantities import size as parse_size
@@ -45,12 +45,12 @@ class _Type:
 def device_of(emulate: Spec, subject: str, field: str) -> dict[str, Json]:
     """``device_add`` arguments without id and bus. Refused, naming the field, for what this QEMU does not take."""
     driver = str(emulate["driver"])
-    listed = capabilities().devices
+    listed = known_devices()
     if driver not in DRIVERS or (listed and driver not in listed):
         known = sorted(name for name in DRIVERS if not listed or name in listed)
         what = f'{field}.driver: "{driver}" cannot be emulated'
         raise Refused(Problem(what, subject=subject, hint=f"{_meant(driver, known)}it can be {', '.join(known)}"))
-    types = option_types(device_help(driver))
+    types = option_types(device_help(driver)) if emulate.keys() - {"driver"} else {}
     options: dict[str, Json] = {}
     for name, value in emulate.items():
         if name == "driver" or (name == "size" and driver == STICK):

@@ -1,4 +1,4 @@
-"""APPLY, the one tool beside QEMU: ``qemu-img``, which makes and grows disk files.
+"""APPLY, the one tool beside QEMU: ``qemu-img``, which makes and grows disk files (blank ones we make without it).
 
 It never opens, as root, a file whose content a guest has written: growing is done under a user that owns nothing else.
 """
@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from reconciler.backends.qemu import blank
 from reconciler.paths import private_dir
 from reconciler.problems import Problem, Refused
 
@@ -27,11 +28,23 @@ def create(path: Path, format: str, size: int, subject: str, base: tuple[Path, s
     # -u: the base is not opened. Its name in the header is for people; QEMU is told explicitly what lies below.
     overlay = ["-u", "-b", base[0].name, "-F", base[1]] if base else []
     try:
-        _run(["create", "-q", "-f", format, *overlay, "--", str(making), str(size)], subject)
-        making.chmod(0o600)
+        if not overlay and blank.can_make(format, size):
+            _make_blank(making, format, size, subject)
+        else:
+            _run(["create", "-q", "-f", format, *overlay, "--", str(making), str(size)], subject)
+            making.chmod(0o600)
         making.replace(path)
     finally:
         making.unlink(missing_ok=True)
+
+
+def _make_blank(path: Path, format: str, size: int, subject: str) -> None:
+    try:
+        blank.make(path, format, size)
+    except OSError as error:
+        raise Refused(
+            Problem(f"{path.parent}: a disk cannot be made there: {error.strerror}", subject=subject)
+        ) from error
 
 
 def grow(handle: int, format: str, size: int, subject: str) -> None:

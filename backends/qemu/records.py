@@ -22,6 +22,7 @@ from reconciler.problems import Problem, Unreachable
 _NAMESPACE = uuid.UUID("6e0f2b1c-7f0d-5a67-9a5e-0c7b7f0f5d11")
 _FIRST_UID = 0x70000000
 _UIDS = 0x0FFF0000
+_PROCESSES = ("process", "settled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def save(folder: Folder, record: Record) -> Record:
     """Write it as a whole or not at all; returns it. What stands there already is not written again: a write has to
     reach the disk, and takes milliseconds."""
     # Not sorted: disks and cards are plugged in as they were declared, after the next start too.
-    data = json.dumps(asdict(record), indent=1).encode()
+    data = json.dumps(_encode(record), indent=1).encode()
     if not _stands(folder.record, data):
         write_private(folder.record, data)
     return record
@@ -140,13 +141,19 @@ def _load_if_whole(folder: Folder) -> Record | None:
         return None
 
 
+def _encode(record: Record) -> dict[str, Any]:
+    """Layer by layer: ``asdict`` copies everything that is in them."""
+    data = {name.name: getattr(record, name.name) for name in fields(Record)}
+    return data | {name: asdict(data[name]) for name in _PROCESSES if data[name] is not None}
+
+
 def _decode(data: Any) -> Record:
     known = {name.name for name in fields(Record)}
     if not isinstance(data, dict):
         raise TypeError("a record is a mapping")
     values = {key: value for key, value in data.items() if key in known}
     values["runs"] = tuple(values.get("runs", ()))
-    for name in ("process", "settled"):
+    for name in _PROCESSES:
         if values.get(name) is not None:
             values[name] = Process(**values[name])
     return Record(**values)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import pytest
 
 from reconciler.backends.qemu.client import Monitor
-from reconciler.backends.qemu.plugging import forwards
+from reconciler.backends.qemu.plugging import Live, forwards
+from reconciler.backends.qemu.records import load
 from reconciler.model import Desired, Effect, Verb
 from reconciler.problems import Refused
 from tests.support.qemu import MIB, QUICK, Lab
@@ -32,7 +33,7 @@ def boot_id(lab: Lab) -> str:
     return lab.inside("cat", "/proc/sys/kernel/random/boot_id")
 
 
-def until(look: Callable[[], T], wanted: T) -> None:
+def until(look: Callable[[], object], wanted: object) -> None:
     """A guest takes a moment to notice what was plugged in; that it noticed in the end is what counts."""
     deadline = time.monotonic() + 60
     while (seen := look()) != wanted:
@@ -104,6 +105,34 @@ def test_a_disk_resource_is_attached_and_detached_and_keeps_its_data(linux: Lab)
     path, _ = linux.backend.settings.state / "disks", None
     assert next(path.glob("data.raw")).read_bytes()[:4] == b"kept"
     assert boot_id(linux) == before
+
+
+def descriptors(lab: Lab) -> int:
+    """How many sets of descriptors QEMU has from us."""
+    with Monitor(lab.folder().people, "vm") as monitor:
+        return len(monitor.execute("query-fdsets"))
+
+
+def test_a_disk_that_qemu_does_not_take_leaves_nothing_in_it(linux: Lab) -> None:
+    disk = linux.desired("Disk", "data", {"size": MIB, "format": "qcow2", "deletionPolicy": "retain"})
+    vm = linux.busybox()
+    linux.converge(disk, vm)
+    before, file = descriptors(linux), linux.state / "disks" / "data.qcow2"
+    with file.open("r+b") as written:
+        written.seek(79)
+        written.write(b"\2")  # as QEMU marks one that it has found to be broken
+    attached = replace(
+        but(vm, disks={"data": {"disk": "data", "format": "qcow2", "readOnly": False}}), needs=(disk.id,)
+    )
+    assert "corrupt" in str(linux.fail(attached))
+    assert descriptors(linux) == before
+    with file.open("r+b") as written:
+        written.seek(79)
+        written.write(b"\0")
+    linux.converge(attached)
+    until(lambda: serials(linux), {"data": MIB})
+    linux.converge(vm)
+    assert descriptors(linux) == before
 
 
 def test_cards_come_change_and_go(linux: Lab) -> None:
@@ -215,6 +244,21 @@ def test_what_somebody_unplugged_comes_back(linux: Lab) -> None:
     until(lambda: serials(linux), {"data": 4 * MIB})
     until(lambda: len(cards(linux)), 1)
     assert boot_id(linux) == before
+
+
+def test_what_has_just_gone_by_itself_is_gone(linux: Lab) -> None:
+    vm = linux.busybox(devices={"pen": {"emulate": {"driver": "usb-tablet"}}})
+    linux.converge(vm)
+    folder = linux.folder()
+    record = load(folder)
+    assert record is not None
+    with Monitor(folder.qmp, "vm") as monitor:
+        machine = Live(folder, monitor, record, vm.spec, (), linux.told.append, booted=True)
+        assert "device-pen" in machine.present()
+        mine = partial(is_about, "device-pen")
+        monitor.execute_and_wait("device_del", ["DEVICE_DELETED"], 60, {"id": "device-pen"}, mine)
+        machine.unplug("device-pen")
+        assert "device-pen" not in machine.present()
 
 
 def test_more_than_the_machine_has_room_for_is_said_before(lab: Lab) -> None:

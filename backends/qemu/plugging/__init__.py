@@ -77,12 +77,14 @@ def note_missing(live: Live) -> list[Missing]:
 
 
 def plug(live: Live, missing: Sequence[Missing]) -> None:
-    """Put it in; then what goes through what is plugged in."""
+    """Put it in; then what goes through what is plugged in. A guest has its hands full with what is new, and QEMU
+    answers late meanwhile: what can be asked before is."""
+    if live.booted:
+        disks.order(live)
     for one in missing:
         one.kind.plug(live, one.name, one.part)
     if live.booted:
         disks.grow(live)
-        disks.order(live)
     forwards.converge(live)
 
 

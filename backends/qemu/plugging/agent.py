@@ -18,4 +18,4 @@ def plug(live: Live) -> None:
     monitor.execute("chardev-add", {"id": "agent", "backend": backend})
     live.plug({"driver": "virtio-serial-pci", "id": "serial-bus"})
     channel = {"driver": "virtserialport", "id": "agent", "chardev": "agent", "bus": "serial-bus.0"}
-    monitor.execute("device_add", {**channel, "name": "org.qemu.guest_agent.0"})
+    live.add({**channel, "name": "org.qemu.guest_agent.0"})

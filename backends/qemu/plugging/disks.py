@@ -55,17 +55,16 @@ def plug(live: Live, name: str, _part: Json) -> None:
     _drop_nodes(live, drive.name)  # what a try that was cut off has left
     with ExitStack() as stack:
         handle = stack.enter_context(open_drive(drive, live.subject))
-        fdset = monitor.execute_with(handle, "add-fd", {})["fdset-id"]
+        fdset = stack.enter_context(handed_over(live, handle))
         backing = None
         if drive.backing is not None:
             base = stack.enter_context(opened(drive.backing, os.O_RDONLY, live.subject))
-            backing = monitor.execute_with(base, "add-fd", {})["fdset-id"]
+            backing = stack.enter_context(handed_over(live, base))
         for node in machine.block_nodes(drive, fdset, backing):
             monitor.execute("blockdev-add", node)
-    # QEMU refuses a place in the boot order that another has: while the guest runs, ``order`` gives the places.
-    place = {} if live.booted else {"bootindex": live.drives.index(drive) + 1}
+    # QEMU refuses a place in the boot order that another has: while the guest runs, ``order`` has made room.
     try:
-        live.plug({**machine.disk_device(drive), **place})
+        live.plug({**machine.disk_device(drive), "bootindex": live.drives.index(drive) + 1})
     except Refused as error:
         raise _named(live, drive, error) from error
 
@@ -121,7 +120,8 @@ def grow(live: Live) -> None:
 
 
 def order(live: Live) -> None:
-    """The order in which the firmware will try them when the guest boots next."""
+    """The order in which the firmware will try them when the guest boots next: each in its place, the places of those
+    that are yet to come free."""
     present = live.present()
     there = [(place, drive.device) for place, drive in enumerate(live.drives, 1) if drive.device in present]
     now = {device: _place(live, device) for _, device in there}
@@ -144,20 +144,39 @@ def _put(live: Live, device: str, place: int) -> None:
 
 def _drop_nodes(live: Live, name: str) -> None:
     """Take the disk's nodes out of the block graph, top first, and close its descriptors."""
-    drop_node(live, machine.node_name("disk", name))
-    drop_node(live, machine.node_name("base", name))
+    drop_nodes(live, machine.node_name("disk", name), machine.node_name("base", name))
 
 
-def drop_node(live: Live, wanted: str) -> None:
-    """Take one node out of the block graph, if it is there, and close its descriptors."""
-    nodes = live.monitor.execute("query-named-block-nodes", {"flat": True})
-    found = next((node for node in nodes if node["node-name"] == wanted), None)
-    if found is None:
-        return
-    live.monitor.execute("blockdev-del", {"node-name": wanted})
-    prefix, _, number = str(found["file"]).rpartition("/")
-    if prefix == "/dev/fdset" and number.isdigit():
-        live.monitor.execute("remove-fd", {"fdset-id": int(number)})
+def drop_nodes(live: Live, *unwanted: str) -> None:
+    """Take these nodes out of the block graph, in this order, if they are there, and close their descriptors."""
+    nodes = {node["node-name"]: node for node in live.monitor.execute("query-named-block-nodes", {"flat": True})}
+    for name in unwanted:
+        if (found := nodes.get(name)) is None:
+            continue
+        live.monitor.execute("blockdev-del", {"node-name": name})
+        prefix, _, number = str(found["file"]).rpartition("/")
+        if prefix == "/dev/fdset" and number.isdigit():
+            _take_back(live, int(number))
+
+
+@contextmanager
+def handed_over(live: Live, handle: int) -> Iterator[int]:
+    """The number under which QEMU has the descriptor from now on; not when what it is for is refused."""
+    number = int(live.monitor.execute_with(handle, "add-fd", {})["fdset-id"])
+    try:
+        yield number
+    except Refused:
+        _take_back(live, number)
+        raise
+
+
+def _take_back(live: Live, fdset: int) -> None:
+    """QEMU closes it, once no node uses it; it may have done so already."""
+    try:
+        live.monitor.execute("remove-fd", {"fdset-id": fdset})
+    except Refused as error:
+        if "not found" not in error.problem.summary:
+            raise
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import os
 
 from reconciler.backends.qemu.emulation import DRIVERS, SERIAL, STICK, USB, device_of, stick_size
 from reconciler.backends.qemu.machine import node_name
-from reconciler.backends.qemu.plugging.disks import drop_node, opened
+from reconciler.backends.qemu.plugging.disks import drop_nodes, handed_over, opened
 from reconciler.backends.qemu.plugging.live import Live
 from reconciler.backends.qemu.plugging.nodes import drop_line
 from reconciler.backends.qemu.records import Record
@@ -44,10 +44,10 @@ def open_behind(live: Live, id: str, part: Json) -> dict[str, Json]:
         if os.fstat(handle).st_size != part["size"]:
             os.truncate(handle, 0)  # another size is another stick: nothing of the old one is on it
             os.truncate(handle, part["size"])
-        fdset = live.monitor.execute_with(handle, "add-fd", {})["fdset-id"]
-    file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "discard": "unmap"}
-    node = {"driver": "raw", "node-name": node_name("device", id), "discard": "unmap", "file": file}
-    live.monitor.execute("blockdev-add", node)
+        with handed_over(live, handle) as fdset:
+            file = {"driver": "file", "filename": f"/dev/fdset/{fdset}", "discard": "unmap"}
+            node = {"driver": "raw", "node-name": node_name("device", id), "discard": "unmap", "file": file}
+            live.monitor.execute("blockdev-add", node)
     return {"drive": node["node-name"]}
 
 
@@ -56,7 +56,7 @@ def close_behind(live: Live, id: str, part: Json) -> None:
     if part["device"]["driver"] == SERIAL:
         drop_line(live, f"{id}-line")
     elif part["device"]["driver"] == STICK:
-        drop_node(live, node_name("device", id))
+        drop_nodes(live, node_name("device", id))
 
 
 def let_go(_record: Record, _id: str, _part: Json) -> None:

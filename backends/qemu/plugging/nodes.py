@@ -11,7 +11,7 @@ import os
 import stat
 
 from reconciler.backends.qemu.machine import node_name
-from reconciler.backends.qemu.plugging.disks import drop_node
+from reconciler.backends.qemu.plugging.disks import drop_nodes
 from reconciler.backends.qemu.plugging.live import Live
 from reconciler.backends.qemu.records import Record
 from reconciler.model import Json
@@ -63,7 +63,7 @@ def open_behind(live: Live, id: str, part: Json) -> dict[str, Json]:
 def close_behind(live: Live, id: str, _part: Json) -> None:
     """Take out what is behind it, whatever of that there is."""
     monitor = live.monitor
-    drop_node(live, node_name("device", id))
+    drop_nodes(live, node_name("device", id))
     drop_line(live, f"{id}-line")
     for fdset in monitor.execute("query-fdsets"):
         if any(fd.get("opaque") == id for fd in fdset["fds"]):

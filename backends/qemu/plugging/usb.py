@@ -23,7 +23,7 @@ def attach(live: Live, device: Mapping[str, Json]) -> None:
     """Plug it into our controller, which comes with the first one and stays."""
     if CONTROLLER not in live.present():
         live.plug({"driver": "qemu-xhci", "id": CONTROLLER, "p2": _PORTS, "p3": _PORTS})
-    live.monitor.execute("device_add", {**device, "bus": f"{CONTROLLER}.0"})
+    live.add({**device, "bus": f"{CONTROLLER}.0"})
 
 
 def part_of(usb: Spec, _subject: str, _field: str, root: Path = ROOT) -> dict[str, Json]:
