@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from bench import installed
 from bench.world import World
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client import Client
@@ -30,8 +30,8 @@ class Watch:
     def __init__(self, here: World, folder: Path | None, *words: str, telling: bool = False) -> None:
         self.folder = folder or here.folder
         paths = [] if folder is None else [str(folder)]
-        command = here.reconciler("watch", *paths, "--log-format", "json", *words)
-        command = [sys.executable, "-m", "bench.told", *command[1:]] if telling else command
+        whole = ["watch", *paths, "--log-format", "json", *words]
+        command = [installed.python(), "-m", "bench.told", *whole] if telling else here.reconciler(*whole)
         self.began = time.perf_counter()
         self.process = subprocess.Popen(
             command,

@@ -37,6 +37,8 @@ RESYNC = 600.0
 
 _LAST_NAMES = 5.0
 """Seconds that a last look for names gets at the end."""
+_MOMENT = 1.0
+"""Seconds that nothing is to be done for, so that there is time for what can wait."""
 _MANY = 500
 """As many new resources are worth to be laid by."""
 
@@ -123,6 +125,7 @@ class Daemon:
         due = self.wanted is not None and now >= self._resync_at
         self._read_again = self._read_again or due
         self._read()
+        now = time.monotonic()  # what was read is due already
         if self.wanted is not None and now >= self._resync_at:
             self.resync(now)
         waits = self._begin(now)
@@ -140,9 +143,14 @@ class Daemon:
         if not self._begun:
             self._begun = True
             self.options.on_begun()
-        if not (self._laid_by or (gc.isenabled() and self.work.busy)):  # nobody waits: it takes tens of milliseconds
+        if not self._laid_by and not (gc.isenabled() and self._is_waited_for(now)):
             self._laid_by = True
             _lay_by()
+
+    def _is_waited_for(self, now: float) -> bool:
+        """Whether somebody would have to wait for what takes tens of milliseconds."""
+        due = self.work.queue.next_due()
+        return self.work.busy or (due is not None and due < now + _MOMENT)
 
     def resync(self, now: float, keys: Collection[ResourceId] = ()) -> None:
         """Look at everything again, or at these, at once; nobody has to wait for a pause."""
