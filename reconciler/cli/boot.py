@@ -111,14 +111,16 @@ def _each(seen: Seen, guests: Iterable[Observed], action: str, timeout: float) -
     for environment, group in groupby(sorted(guests, key=place), key=place):
         try:
             with locked(state_dir(), environment, timeout), ThreadPoolExecutor(max_workers=_PARALLEL) as pool:
-                code = max([code, *pool.map(lambda one: _do(seen, one, action, timeout), group)])
+                code = max([code, *pool.map(lambda one: order(seen, one, action, timeout), group)])
         except ReconcilerError as error:
             show_problems(error.problems)
             code = PROBLEM
     return code
 
 
-def _do(seen: Seen, one: Observed, action: str, timeout: float) -> int:
+def order(seen: Seen, one: Observed, action: str, timeout: float) -> int:
+    """Have one guest started or stopped, under its environment's lock; what goes wrong is said. The exit code."""
+
     def say(words: str) -> None:
         tell([line((f"{clean(str(one.id))}: ", "bold"), clean(words))])
 

@@ -166,6 +166,14 @@ def test_it_goes_down_in_order_and_comes_up_again(tower: Tower) -> None:
 
 
 @pytest.mark.proof
+def test_a_restart_of_the_vm_brings_back_what_ran_in_it(tower: Tower) -> None:
+    said = tower.place.ok("restart", "termina", timeout=600)
+    assert said.err.index("Container/penguin: started") < said.err.index("VirtualMachine/termina: restarted")
+    tower.is_whole()
+    assert tower.place.ok("plan", "--exit-code", tower.manifests).out.startswith("Nothing to do")
+
+
+@pytest.mark.proof
 def test_a_container_that_is_made_anew_has_it_all_again(tower: Tower) -> None:
     tower.place.ok("delete", "--yes", "Container/penguin")
     tower.apply()
