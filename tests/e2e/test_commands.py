@@ -294,7 +294,12 @@ def test_guest_verbs(place: Place) -> None:
     assert "reconciler-guest: ready" in place.ok("logs", "web").out
     assert place.run("shell", "web").code == 1  # no terminal
     place.ok("stop", "web")
-    assert place.ok("get", "-o", "json", "Container/web").json[0]["power"] == "stopped"
+    assert place.ok("get", "-o", "json", "web").json[0]["power"] == "stopped"
+    down = place.run("exec", "web", "--", "true")
+    assert (down.code, down.err) == (
+        1,
+        "Container/web: it is not running\n  hint: `reconciler start Container/web` starts it\n",
+    )
     assert place.run("plan", "--exit-code", file).code == 2
     place.ok("start", "web")
     place.ok("restart", "web")
@@ -422,7 +427,7 @@ def test_a_failing_guest_is_shown_with_its_last_words_and_taken_up_again(place: 
 
 def test_only_looks_at_what_it_names_and_what_that_needs(place: Place) -> None:
     file = place.write("all.yaml", IMAGE + container("a") + container("b"))
-    place.ok("apply", "--only", "Container/a", file)
+    place.ok("apply", "--only", "a", file)
     assert place.names() == {"Container/a", "Image/busybox"}
     wrong = place.run("apply", "--only", "Container/aa", file)
     assert wrong.code == 1
