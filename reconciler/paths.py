@@ -12,25 +12,17 @@ from _thread import get_ident  # what threading has it from, and costs nothing t
 from contextlib import suppress
 from pathlib import Path
 
+from reconciler import bases
+
 
 def state_dir() -> Path:
     """The state folder; not created here (see ``private_dir``)."""
-    if given := os.environ.get("RECONCILER_STATE_DIR"):
-        return Path(given).absolute()
-    if os.geteuid() == 0:
-        return Path("/var/lib/reconciler")
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return Path(base) / "reconciler"
+    return Path(bases.state())
 
 
 def runtime_dir() -> Path:
     """The folder for sockets; inside the state folder when that was given explicitly."""
-    if given := os.environ.get("RECONCILER_STATE_DIR"):
-        return Path(given).absolute() / "run"
-    if os.geteuid() == 0:
-        return Path("/run/reconciler")
-    base = os.environ.get("XDG_RUNTIME_DIR") or str(state_dir() / "run")
-    return Path(base) / "reconciler"
+    return Path(bases.runtime())
 
 
 def private_dir(path: Path) -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from reconciler.cli import DONE, PROBLEM
+from reconciler.cli.knock import SAID
 from reconciler.cli.screen import show, show_json, show_problems, tell
 from reconciler.paths import private_dir, runtime_dir, state_dir
 from reconciler.problems import Problem
@@ -130,7 +131,7 @@ def _wait(client: Client, arguments: argparse.Namespace) -> int:
 def _reconcile(client: Client, arguments: argparse.Namespace) -> int:
     target = str(_target(client, arguments.target)) if arguments.target else None
     client.post("/v1/reconcile", {"resource": target})
-    tell([line(f"Looks at {target or 'everything'} now.")])
+    tell([line(f"Looks at {target} now." if target else SAID)])
     return DONE
 
 
