@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import urllib3
 
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.backend import LxdBackend
@@ -184,7 +185,7 @@ def test_an_endless_answer_over_https_ends(monkeypatch: pytest.MonkeyPatch) -> N
     [hook] = session.hooks["response"]
     for size, fits in ((1 << 20, True), ((1 << 20) + 1, False)):
         response = requests.Response()
-        response.raw = BytesIO(bytes(size))
+        response.raw = urllib3.HTTPResponse(BytesIO(bytes(size)), preload_content=False)
         if fits:
             hook(response)
             assert len(response.content) == size

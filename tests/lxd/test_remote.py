@@ -7,7 +7,8 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,6 +166,45 @@ def impostor(certificate: Path, key: Path) -> Iterator[tuple[str, list[bytes]]]:
         finally:
             stop.set()
             thread.join()
+
+
+@contextmanager
+def dripping(certificate: Path, key: Path) -> Iterator[str]:
+    """An LXD, by its certificate, whose answer begins well and goes on a byte at a time until somebody hangs up."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            plain, _ = listening.accept()
+            with suppress(OSError), context.wrap_socket(plain, server_side=True) as secure:
+                secure.recv(4096)
+                secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                while not over.wait(0.05):
+                    secure.sendall(b" ")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_an_answer_that_only_drips_has_no_more_time_than_any_other(remote: Remote, tmp_path: Path) -> None:
+    certificate, key = make_certificate(tmp_path, "slow")
+    with dripping(certificate, key) as url:
+        client = Client(resolve_address({**remote.spec, "url": url, "serverCertificate": str(certificate)}, tmp_path))
+
+        def ask() -> None:
+            with pytest.raises(Unreachable, match="it took too long"):
+                client.get("instances", within=Deadline.after(1))
+
+        asking = ThreadPoolExecutor(1).submit(ask)
+        asking.result(60)
+        client.close()
 
 
 def test_an_impostor_hears_nothing(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,8 @@ One of its habits is taken away from it: letting REQUESTS_CA_BUNDLE of the envir
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -37,15 +38,27 @@ def open_session(address: Address) -> tuple[str, requests.Session]:
     return endpoint, session
 
 
-def _whole(response: requests.Response, *_: Any, **__: Any) -> None:
-    """Read the answer, as long as it is no longer than any that is meant well."""
-    content = bytearray()
-    for part in response.iter_content(_CHUNK):
+def _whole(response: requests.Response, *_: Any, timeout: float | None = None, **__: Any) -> None:
+    """Read the answer, as long as it is no longer than any that is meant well, and comes within ``timeout`` seconds."""
+    content, deadline = bytearray(), None if timeout is None else time.monotonic() + timeout
+    for part in _parts(response):
         content += part
         if len(content) > LARGEST:
             response.close()
             raise TooMuch(LARGEST)
+        if deadline is not None and time.monotonic() > deadline:
+            response.close()
+            raise requests.exceptions.ReadTimeout(TimeoutError("it took too long"))
     response._content = bytes(content)  # where requests itself puts it
+
+
+def _parts(response: requests.Response) -> Iterator[bytes]:
+    """What comes, as it comes: whoever waits for a whole chunk waits for ever for one that drips."""
+    try:
+        while part := response.raw.read1(_CHUNK, decode_content=True):
+            yield part
+    except urllib3.exceptions.HTTPError as error:
+        raise requests.exceptions.ConnectionError(error) from error
 
 
 class RemoteTalk:
