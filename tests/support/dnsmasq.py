@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 _NO_SUCH_NAME = 3
 
 
