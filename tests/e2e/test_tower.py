@@ -55,14 +55,14 @@ class Tower:
 
     def in_vm(self, script: str) -> str:
         """What a script says in the VM; it has to end well."""
-        with Agent(self.vm.agent, "termina", patience=60) as agent:
-            done = agent.run(["/bin/sh", "-c", script], 120.0)
+        with Agent(self.vm.agent, "termina", patience=120) as agent:
+            done = agent.run(["/bin/sh", "-c", script], 240.0)
         assert done.code == 0, done
         return done.out.decode()
 
     def fetch(self) -> str:
         """What this machine gets on the forwarded port."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/Downloads/hello", timeout=30) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/Downloads/hello", timeout=120) as answer:
             return str(answer.read().decode())
 
     def qmp(self, command: str, **arguments: Any) -> Any:
@@ -108,7 +108,7 @@ def tower(machine: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def eventually(test: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not test():
         assert time.monotonic() < deadline
         time.sleep(0.2)
