@@ -158,7 +158,7 @@ def test_a_saved_plan_is_carried_out_or_refuses_when_the_world_has_moved(place: 
     place.write("web.yaml", IMAGE + container("web", memory="64MiB"))
     place.ok("plan", "--out", saved, file)
     client = lxd(place)
-    client.patch(("instances", "web"), {"config": {"limits.memory": "32MiB"}}, Deadline.after(10))
+    client.patch(("instances", "web"), {"config": {"limits.memory": "32MiB"}}, Deadline.after(60))
     client.close()
     moved = place.run("apply", saved)
     assert moved.code == 1

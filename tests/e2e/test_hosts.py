@@ -28,7 +28,7 @@ def resolved(file: Path, name: str) -> str:
     """What this machine's programs get for a name, with that file as their /etc/hosts."""
     script = 'mount --bind "$1" /etc/hosts && exec getent ahosts "$2"'
     command = ["unshare", "--mount", "sh", "-c", script, "sh", str(file), name]
-    return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=120).stdout
 
 
 def test_programs_find_a_container_inside_a_vm_by_its_names(tmp_path: Path) -> None:
@@ -55,7 +55,7 @@ def test_a_file_that_is_a_mount_itself_is_written_too(tmp_path: Path) -> None:
     code += "maintain(Path(sys.argv[1]), Names(['5.6.7.8\\ty'], []), whole=True)"
     script = 'mount --bind "$1/under" "$1/hosts" && exec "$2" -c "$3" "$1/hosts"'
     words = ["unshare", "--mount", "sh", "-c", script, "sh", str(tmp_path), sys.executable, code]
-    subprocess.run(words, check=True, timeout=30)
+    subprocess.run(words, check=True, timeout=120)
     assert (tmp_path / "under").read_text() == "1.2.3.4 x\n# begin reconciler\n5.6.7.8\ty\n# end reconciler\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["hosts", "under"]
 

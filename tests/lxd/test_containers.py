@@ -80,7 +80,7 @@ def test_what_acts_at_the_next_start_restarts(lab: Lab) -> None:
 def test_a_field_no_longer_mentioned_is_taken_back_and_others_are_left_alone(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name, config={"user.a": "1", "user.b": "1"}, memory={"size": 64 * MIB}))
-    lab.client.patch(("instances", name), {"config": {"user.stranger": "mine"}}, Deadline.after(10))
+    lab.client.patch(("instances", name), {"config": {"user.stranger": "mine"}}, Deadline.after(60))
     lab.converge(lab.container(name, config={"user.a": "1"}))
     config = lab.raw("instances", name)["config"]
     assert "user.b" not in config and "limits.memory" not in config
@@ -91,7 +91,7 @@ def test_drift_is_seen_and_mended(lab: Lab) -> None:
     name = lab.lxd.name()
     want = lab.container(name, config={"user.a": "1"})
     lab.converge(want)
-    lab.client.patch(("instances", name), {"config": {"user.a": "2"}}, Deadline.after(10))
+    lab.client.patch(("instances", name), {"config": {"user.a": "2"}}, Deadline.after(60))
     plan, _ = lab.plan(want)
     assert [change.field for change in plan.steps[0].changes] == ["config.user.a"]
     lab.converge(want)
@@ -169,7 +169,7 @@ def test_a_followed_image_replaces_and_volumes_survive(lab: Lab) -> None:
     old = lab.raw("instances", name)["config"]["user.reconciler.image"]
     # the guest says it was made from another image than the declared one
     mark = old.replace("b" * 64, "c" * 64)
-    lab.client.patch(("instances", name), {"config": {"user.reconciler.image": mark}}, Deadline.after(10))
+    lab.client.patch(("instances", name), {"config": {"user.reconciler.image": mark}}, Deadline.after(60))
     outcomes = lab.converge(data, first)
     assert Verb.REPLACE in verbs(outcomes)
     assert lab.inside(name, "cat", "/data/file").strip() == "precious"
@@ -193,7 +193,7 @@ def test_deleted_by_prune_and_only_what_is_ours(lab: Lab) -> None:
     ours, stranger = lab.lxd.name(), lab.lxd.name("s")
     lab.converge(lab.container(ours))
     body = {"name": stranger, "source": {"type": "none"}}
-    lab.client.post(("instances",), body, Deadline.after(20))
+    lab.client.post(("instances",), body, Deadline.after(60))
     keep = lab.container(lab.lxd.name("k"), power="stopped")
     image = lab.look().resources[ResourceId("Image", "busybox")]
     assert image.applied is not None
@@ -215,7 +215,7 @@ def test_what_is_not_ours_is_held_until_adopted(lab: Lab) -> None:
     name = lab.lxd.name()
     fingerprint = lab.raw("images", "aliases", "busybox")["target"]
     body = {"name": name, "source": {"type": "image", "fingerprint": fingerprint}, "config": {"user.theirs": "1"}}
-    lab.client.post(("instances",), body, Deadline.after(20))
+    lab.client.post(("instances",), body, Deadline.after(60))
     want = lab.container(name, config={"user.ours": "1"})
     assert [outcome.result for outcome in lab.apply(want)] == [Result.HELD]
     lab.converge(want, adopt=True)
@@ -261,7 +261,7 @@ def edited_before_the_write(lab: Lab, name: str, **config: str) -> Iterator[None
     def put(path: tuple[str, ...], *rest: Any, **more: Any) -> Any:
         if path == ("instances", name) and not done:
             done.append(path)
-            lab.client.patch(path, {"config": config}, Deadline.after(10))
+            lab.client.patch(path, {"config": config}, Deadline.after(60))
         return real(path, *rest, **more)
 
     lab.client.put = put  # type: ignore[method-assign, assignment]
@@ -295,7 +295,7 @@ def test_ignored_fields_are_left_even_when_finishing(lab: Lab) -> None:
     want = lab.container(name, power="stopped", config={"user.a": "1", "user.b": "1"}, ignore=["config.user.a"])
     lab.converge(want)
     edit = {"user.a": "theirs", "user.b": "theirs", "user.reconciler.pending": "create"}
-    lab.client.patch(("instances", name), {"config": edit}, Deadline.after(10))
+    lab.client.patch(("instances", name), {"config": edit}, Deadline.after(60))
     lab.converge(want)
     config = lab.raw("instances", name)["config"]
     assert (config["user.a"], config["user.b"]) == ("theirs", "1")

@@ -104,7 +104,7 @@ def test_a_replacement_cut_off_is_finished(lab: Lab) -> None:
         name = lab.lxd.name()
         lab.converge(lab.container(name, imagePolicy="follow"))
         older = {"config": {"user.reconciler.image": '{"identity":"old"}'}}
-        lab.client.patch(("instances", name), older, Deadline.after(10))
+        lab.client.patch(("instances", name), older, Deadline.after(60))
         want = lab.container(name, imagePolicy="follow")
         crashed = crashes(lab, want, write, replied=True)
         lab.converge(want)

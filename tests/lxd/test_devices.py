@@ -152,7 +152,7 @@ def test_types_that_lxd_does_not_plug_into_what_runs(lab: Lab) -> None:
     assert change_of(lab, name, gpu={"type": "gpu", "gputype": "mig"}).effect is Effect.RESTART
     assert change_of(lab, name, card={"type": "pci", "address": "0000:00:02.0"}).effect is Effect.IMPOSSIBLE
     with pytest.raises(Exception, match="when instance is running"):
-        lab.client.patch(("instances", name), {"devices": {"eth1": {**ipvlan, "parent": "lo"}}}, Deadline.after(20))
+        lab.client.patch(("instances", name), {"devices": {"eth1": {**ipvlan, "parent": "lo"}}}, Deadline.after(60))
 
 
 def test_fields_of_such_a_type_restart_too(lab: Lab) -> None:
@@ -279,7 +279,7 @@ def test_a_card_that_is_gone_is_drift(lab: Lab) -> None:
     card = {"type": "nic", "network": net, "name": "eth0"}
     name, began = start(lab, eth0=card)
     with suppress(Exception):  # somebody else's refused change: the config looks well, the card is gone
-        lab.client.patch(("instances", name), {"devices": {"eth0": {**card, "vlan": "7"}}}, Deadline.after(20))
+        lab.client.patch(("instances", name), {"devices": {"eth0": {**card, "vlan": "7"}}}, Deadline.after(60))
     assert "eth0" not in lab.inside(name, "ls", "/sys/class/net")
     assert lab.raw("instances", name)["devices"]["eth0"] == card
     assert change_of(lab, name, eth0=card).note.startswith("its card is gone")

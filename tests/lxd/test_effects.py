@@ -214,9 +214,9 @@ def test_a_row_of_the_container_table(lab: Lab, row: Row) -> None:
 def accepted_is_not_live(lab: Lab, name: str, row: Row) -> None:
     """LXD takes it on a running container, and nothing comes of it: so the table says restart."""
     config = terms.config_of(row.after)
-    lab.client.patch(("instances", name), {"config": config}, Deadline.after(20))
+    lab.client.patch(("instances", name), {"config": config}, Deadline.after(60))
     assert row.ask(lab, name) != row.now
-    lab.client.patch(("instances", name), {"config": dict.fromkeys(config, "")}, Deadline.after(20))
+    lab.client.patch(("instances", name), {"config": dict.fromkeys(config, "")}, Deadline.after(60))
 
 
 VIRTUAL_MACHINES_ONLY = {
@@ -238,7 +238,7 @@ def test_keys_of_virtual_machines_are_held_and_lxd_refuses_them(lab: Lab, patter
     outcomes = lab.apply(lab.container(name, config={setting: value}))
     assert outcomes[0].result is Result.HELD and outcomes[0].step.effect is Effect.IMPOSSIBLE
     with pytest.raises(Exception, match=setting.replace(".", r"\.")):
-        lab.client.patch(("instances", name), {"config": {setting: value}}, Deadline.after(20))
+        lab.client.patch(("instances", name), {"config": {setting: value}}, Deadline.after(60))
 
 
 def test_kernel_modules_are_loaded_at_once(lab: Lab) -> None:
@@ -505,7 +505,7 @@ def test_a_projects_limits_and_restrictions_act_at_once(lab: Lab) -> None:
     def make(guest: str, **config: str) -> None:
         root = {"type": "disk", "path": "/", "pool": "default"}
         body = {"name": guest, "source": {"type": "none"}, "config": config, "devices": {"root": root}}
-        lab.client.post(("instances",), body, Deadline.after(20), project=name)
+        lab.client.post(("instances",), body, Deadline.after(60), project=name)
 
     make(first)
     try:
@@ -516,7 +516,7 @@ def test_a_projects_limits_and_restrictions_act_at_once(lab: Lab) -> None:
         with pytest.raises(Exception, match="rivileged"):
             make(second, **{"security.privileged": "true"})
     finally:
-        lab.client.delete(("instances", first), Deadline.after(20), project=name)
+        lab.client.delete(("instances", first), Deadline.after(60), project=name)
 
 
 @pytest.mark.parametrize("setting", ["security.shifted", "security.unmapped"])

@@ -87,7 +87,7 @@ def test_the_verbs_restart_and_stop(lab: Lab) -> None:
 def test_power_stopped_does_not_delete_what_somebody_made_ephemeral(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))
-    lab.client.patch(("instances", name), {"ephemeral": True}, Deadline.after(10))
+    lab.client.patch(("instances", name), {"ephemeral": True}, Deadline.after(60))
     outcomes = lab.apply(lab.container(name, power="stopped"))
     assert "stopping deletes it" in str(outcomes[0].problem)
     assert ResourceId("Container", name) in lab.look().resources

@@ -206,7 +206,7 @@ def test_a_kill_at_any_request_is_made_good_by_the_next_apply(lab: Lab) -> None:
 def test_files_says_what_is_there(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))
-    files = Files(lab.client, name, Deadline.after(20))
+    files = Files(lab.client, name, Deadline.after(60))
     files.folder("/srv")
     files.folder("/srv/a b", 0o750, 7, 8)
     files.write("/srv/a b/c", b"words", 0o640, 7, 8)
@@ -231,7 +231,7 @@ def test_files_says_what_is_there(lab: Lab) -> None:
 def as_somebody(
     lab: Lab, capfd: pytest.CaptureFixture[str], name: str, user: str, *words: str
 ) -> tuple[int, list[str]]:
-    code = lab.backend.execute(ResourceId("Container", name), Call(words, {"X": "y"}, timeout=20, user=user))
+    code = lab.backend.execute(ResourceId("Container", name), Call(words, {"X": "y"}, timeout=60, user=user))
     return code, capfd.readouterr().out.split()
 
 

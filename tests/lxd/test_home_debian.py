@@ -16,7 +16,7 @@ from tests.support.lxd import Lab, PrivateLxd, lab_on
 
 pytestmark = pytest.mark.proof
 IDENTITY = "d" * 64
-UP = {"command": ["systemctl", "is-system-running", "--wait"], "timeout": 60}
+UP = {"command": ["systemctl", "is-system-running", "--wait"], "timeout": 200}
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_exec_as_the_account_has_its_groups_and_its_home(home: tuple[Lab, str]) 
     command = guests.as_account(
         lab.client, name, "ada", session.Command(["sh", "-c", "id -Gn; pwd; exit 7"], said.extend, said.extend)
     )
-    assert session.run(lab.client, name, command, Deadline.after(20)) == 7
+    assert session.run(lab.client, name, command, Deadline.after(60)) == 7
     assert set(said.decode().split()) == {"ada", "www-data", "audio", "/home/ada"}
 
 
@@ -81,7 +81,7 @@ def test_it_goes_down_when_it_is_asked_to(home: tuple[Lab, str]) -> None:
     lab, name = home
     pid = lab.raw("instances", name, "state")["pid"]
     assert (
-        json.loads(capture(lab.client, name, ["systemctl", "list-jobs", "-o", "json"], Deadline.after(20))[1] or b"[]")
+        json.loads(capture(lab.client, name, ["systemctl", "list-jobs", "-o", "json"], Deadline.after(60))[1] or b"[]")
         == []
     )
     lab.client.put(("instances", name, "state"), {"action": "stop", "timeout": 30}, Deadline.after(40))

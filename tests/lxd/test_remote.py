@@ -103,7 +103,7 @@ def test_images_can_come_from_another_lxd(remote: Remote, monkeypatch: pytest.Mo
     with lab_on(remote.lxd) as far:
         far.converge(busybox_image(far))
         target = far.raw("images", "aliases", "busybox")["target"]
-        far.client.patch(("images", target), {"public": True}, Deadline.after(10))
+        far.client.patch(("images", target), {"public": True}, Deadline.after(60))
     source = {"server": remote.url, "protocol": "lxd", "alias": "busybox"}
     monkeypatch.setenv("SSL_CERT_FILE", remote.spec["serverCertificate"])  # LXD trusts image servers by authority
     with private_lxd() as near, lab_on(near) as lab:

@@ -76,7 +76,7 @@ def test_a_field_taken_out_of_a_container_is_gone(lab: Lab, row: tuple[Any, ...]
     assert found(lab.raw("instances", name), path) not in (None, afterwards)
     if pending:
         note = {"config": {"user.reconciler.pending": "update"}}
-        lab.client.patch(("instances", name), note, Deadline.after(10))
+        lab.client.patch(("instances", name), note, Deadline.after(60))
     lab.converge(lab.container(name, power=power))
     assert found(lab.raw("instances", name), path) == afterwards
 

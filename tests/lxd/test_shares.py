@@ -241,7 +241,7 @@ def test_what_lxd_refuses_half_way_by_somebody_elses_hand_is_mended(lab: Lab, fo
     devices = lab.raw("instances", name)["devices"]
     broken = {"share-site": {**devices["share-site"], "source": "/nowhere/at/all"}}
     with pytest.raises(Exception, match="Missing source path"):
-        lab.client.patch(("instances", name), {"devices": broken}, Deadline.after(20))
+        lab.client.patch(("instances", name), {"devices": broken}, Deadline.after(60))
     assert lab.raw("instances", name)["devices"] == devices  # the config looks well, and the mount is gone
     assert INSIDE not in lab.inside(name, "cat", "/proc/mounts")
     lab.converge(want(lab, name, site=share(folder)))

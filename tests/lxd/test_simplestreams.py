@@ -122,7 +122,7 @@ def server(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator
     with serving(tmp_path, catalogue(tmp_path, request.param)) as started:
         yield started
     lab.sweep()
-    lab.client.delete(("images", started.fingerprint), Deadline.after(20))  # what LXD has, it does not fetch again
+    lab.client.delete(("images", started.fingerprint), Deadline.after(60))  # what LXD has, it does not fetch again
 
 
 def squash(folder: Path) -> None:

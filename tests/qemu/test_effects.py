@@ -156,11 +156,13 @@ def _through(lab: Lab) -> str:
     """What the guest answers on a port of ours."""
     lab.inside("sh", "-c", "pidof nc >/dev/null || { nc -ll -p 80 -e uname >/dev/null 2>&1 & }")
     try:
-        with socket.create_connection(("127.0.0.1", _port()), 5) as sock:
-            sock.settimeout(5)
+        with socket.create_connection(("127.0.0.1", _port()), 10) as sock:
+            sock.settimeout(10)
             return sock.recv(16).decode().strip()
     except ConnectionRefusedError:
         return "closed"
+    except (ConnectionResetError, TimeoutError):
+        return "nothing yet"
 
 
 def _share(name: str) -> Callable[[Lab], dict[str, Any]]:
@@ -478,7 +480,7 @@ def _bring_to(lab: Lab, proof: Proof, before: Sequence[Desired]) -> str:
 def _boot_again(lab: Lab) -> None:
     """As the guest would by itself, in the same QEMU."""
     with Monitor(lab.folder().people, "vm") as monitor:
-        monitor.execute_and_wait("system_reset", ["RESET"], 10)
+        monitor.execute_and_wait("system_reset", ["RESET"], 60)
     await_ready(Guest(lab.folder(), lab.record(), "vm"), {"guestAgent": True, "timeout": 160}, True, print, 160)
 
 
