@@ -12,7 +12,6 @@ import io
 import json
 import os
 import random
-import select
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO
 
 from reconciler.backends.qemu.sockets import connect
 from reconciler.model import Json
+from reconciler.polling import readable
 from reconciler.problems import GuestFailed, Interrupted, Problem, Refused, Unreachable
 
 _CHUNK = 256 * 1024
@@ -269,7 +269,7 @@ class Agent:
         """Wait a little. A channel serves one client at a time: over a long command others are let in between."""
         if pause < _POLL[1]:
             # Nothing is sent to us unasked: this ends early only when the guest goes away.
-            select.select([self._socket], [], [], pause)
+            readable([self._socket], pause)
             return
         self._socket.close()
         Event().wait(pause)

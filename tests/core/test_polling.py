@@ -11,6 +11,7 @@ from contextlib import ExitStack
 import pytest
 
 from reconciler.backends.lxd.client.local import LocalTalk, UnixConnection
+from reconciler.backends.qemu.agent import Agent
 from reconciler.polling import readable
 from reconciler.watch.inbox import Flag
 
@@ -48,6 +49,14 @@ def test_a_flag_is_waited_for_beyond_them(crowded: None) -> None:
     flag.set()
     assert flag.wait(30.0)
     flag.close()
+
+
+def test_an_agent_rests_beyond_them(crowded: None) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        agent = Agent.__new__(Agent)
+        agent._socket = ours
+        agent._rest(0.01)
 
 
 def test_an_idle_connection_is_taken_beyond_them(crowded: None) -> None:
