@@ -26,12 +26,33 @@ if TYPE_CHECKING:
 __all__ = ["ApplyOptions", "Wanted", "apply_delete", "apply_plan", "delete", "look", "make_plan", "prepare"]
 
 
-def look(wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions) -> World:
-    """Observe what the pass is about: everything when it may prune, else what is declared and what that refers to."""
+About = Mapping[str, Collection[ResourceId] | None]
+"""Backend → what to look at there; None: everything."""
+
+
+def look(
+    wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions, done: tuple[Plan, World] | None = None
+) -> World:
+    """Observe what the pass is about: everything when it may prune, else what is declared and what that refers to.
+
+    done: the plan that was carried out and what it was made from: then what else there is has been seen already
+    """
     chosen = planning.chosen(wanted.desired, options.only)
     forwards = any(id.kind == "PortForward" for id in chosen)
-    about = None if options.prune and not options.only else scope(chosen.values())
+    about: About | None = scope(chosen.values())
+    if options.prune and not options.only:
+        about = touched(*done, scope(chosen.values())) if done is not None else None
     return observation.observe(backends, about, forwards, guests_followed(chosen.values()))
+
+
+def touched(plan: Plan, world: World, declared: Mapping[str, set[ResourceId]]) -> About:
+    """What a look after the plan is about: what is declared, and whatever else was to be done. A backend that could
+    not be told of is asked for everything again: what there is to prune in it, nobody knows yet."""
+    found = {name: set(ids) for name, ids in declared.items()}
+    for step in plan.steps:
+        if step.verb is not Verb.NOOP and step.id.kind not in ATTACHMENTS:
+            found.setdefault(step.backend, set()).add(step.id)
+    return {**found, **{name: None for name in world.snapshots if world.problem(name) is not None}}
 
 
 def scope(desired: Collection[Desired]) -> dict[str, set[ResourceId]]:
@@ -50,9 +71,11 @@ def scope(desired: Collection[Desired]) -> dict[str, set[ResourceId]]:
     return found
 
 
-def make_plan(wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions) -> tuple[Plan, World]:
-    """One fresh look, and what to do about it."""
-    world = look(wanted, backends, options)
+def make_plan(
+    wanted: Wanted, backends: Mapping[str, Backend], options: PlanOptions, done: tuple[Plan, World] | None = None
+) -> tuple[Plan, World]:
+    """One fresh look, and what to do about it. done: as for ``look``."""
+    world = look(wanted, backends, options, done)
     return planning.plan(wanted.environment, wanted.desired, world, tables(backends), options), world
 
 
@@ -91,18 +114,18 @@ def apply_plan(
     if not plan.work:
         return Run(_run_id(), options.trigger, plan, outcomes, plan.in_sync)
     then = replace(plan_options, reset=frozenset())  # what was asked for has been done, or has failed: once is enough
-    again, seen = make_plan(wanted, backends, then)
+    again, seen = make_plan(wanted, backends, then, (plan, world))
     while _goes_on(plan, again, outcomes, options):
         further = _execute(wanted.desired, again, seen, backends, options)
         plan, outcomes = _joined(plan, again), _joined_outcomes(outcomes, further)
-        again, seen = make_plan(wanted, backends, then)
+        again, seen = make_plan(wanted, backends, then, (plan, world))
     for _ in range(_DOUBTS):
         rest = doubtful(plan, again, outcomes)
         if again.blocker or not rest.work or (options.stop is not None and options.stop.is_set()):
             break
         further = _execute(wanted.desired, rest, seen, backends, options)
         plan, outcomes = _joined(plan, rest), _joined_outcomes(outcomes, further)
-        again, seen = make_plan(wanted, backends, then)
+        again, seen = make_plan(wanted, backends, then, (plan, world))
     outcomes = settled(outcomes, again)
     done = {outcome.step.id for outcome in outcomes if outcome.result is Result.APPLIED}
     return Run(_run_id(), options.trigger, plan, outcomes, again.in_sync and plan_options.reset <= done)

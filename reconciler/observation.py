@@ -19,11 +19,11 @@ from reconciler.sockets import TABLES, Socket, parse
 
 def observe(
     backends: Mapping[str, Backend],
-    only: Mapping[str, Collection[ResourceId]] | None = None,
+    only: Mapping[str, Collection[ResourceId] | None] | None = None,
     listening: bool = False,
     followed: Mapping[str, Collection[ResourceId]] = MappingProxyType({}),
 ) -> World:
-    """One fresh look. ``only``: backend name → what to look at there; None looks at everything.
+    """One fresh look. ``only``: backend name → what to look at there (None: everything); None looks at everything.
     ``listening``: look at this machine's open ports as well; ``followed``: and at those of these guests."""
     taken = read_listening() if listening else frozenset()
     names = [name for name in backends if only is None or name in only]

@@ -26,7 +26,7 @@ from reconciler.model import (
 from reconciler.planning import PlanOptions
 from reconciler.ports import Backend, Tell
 from reconciler.preparation import Wanted
-from reconciler.problems import Interrupted, Problem
+from reconciler.problems import Interrupted, Problem, Unreachable
 from reconciler.sockets import Socket
 
 WHY = Problem("it moved")
@@ -121,12 +121,20 @@ class Doubtful:
     def __init__(self, doubts: int, happened: bool) -> None:
         self.doubts, self.happened = doubts, happened
         self.there: dict[ResourceId, Observed] = {}
+        self.asked: list[set[str] | None] = []
+        self.silent = 0
 
     def observe(self, only: Collection[ResourceId] | None = None) -> Snapshot:
-        return Snapshot(self.name, 0.0, dict(self.there))
+        self.asked.append(None if only is None else {str(id) for id in only})
+        if self.silent:
+            self.silent -= 1
+            raise Unreachable(WHY)
+        return Snapshot(self.name, 0.0, {id: one for id, one in self.there.items() if only is None or id in only})
 
     def apply(self, step: Step, desired: Desired | None, observed: Observed | None, tell: Tell) -> None:
-        assert desired is not None
+        if desired is None:
+            del self.there[step.id]
+            return
         doubt, self.doubts = self.doubts > 0, self.doubts - 1
         if self.happened or not doubt:
             spec = desired.spec
@@ -159,3 +167,38 @@ def test_one_apply_gets_over_a_doubt(doubts: int, happened: bool, result: Result
     first, world = make_plan(wanted, backends, PlanOptions())
     run = apply_plan(wanted, first, world, backends, PlanOptions(), ApplyOptions())
     assert ([end.result for end in run.outcomes], run.converged) == ([result], result is Result.APPLIED)
+
+
+def profile(name: str, protect: bool = False) -> Observed:
+    """One of ours."""
+    spec = {"config": {}, "protect": protect}
+    return Observed(ResourceId("Profile", name), "lxd/local", spec, owned=True, environment="test", applied=spec)
+
+
+@pytest.mark.parametrize(("protect", "result"), [(False, Result.APPLIED), (True, Result.HELD)])
+def test_after_pruning_only_what_was_to_be_done_is_looked_at_again(protect: bool, result: Result) -> None:
+    backend, id = Doubtful(0, happened=True), ResourceId("Profile", "p")
+    backend.there = {one.id: one for one in (profile("left", protect), profile("old"))}
+    other = Observed(ResourceId("Profile", "others"), backend.name, {}, owned=True, environment="another")
+    backend.there[other.id] = other
+    wanted = Wanted("test", {id: Desired(id, backend.name, {"config": {}})})
+    backends: dict[str, Backend] = {backend.name: backend}
+    options = PlanOptions(prune=True)
+    first, world = make_plan(wanted, backends, options)
+    run = apply_plan(wanted, first, world, backends, options, ApplyOptions())
+    assert backend.asked == [None, {"Profile/left", "Profile/old", "Profile/p"}]
+    ends = {str(end.step.id): end.result for end in run.outcomes}
+    assert ends == {"Profile/left": result, "Profile/old": Result.APPLIED, "Profile/p": Result.APPLIED}
+    assert run.converged is not protect and other.id in backend.there
+
+
+def test_a_backend_that_kept_silent_is_asked_for_everything_again() -> None:
+    silent, talking = Doubtful(0, happened=True), Doubtful(0, happened=True)
+    silent.name, silent.silent, silent.there = "lxd/far", 1, {profile("left").id: profile("left")}
+    id = ResourceId("Profile", "p")
+    wanted = Wanted("test", {id: Desired(id, talking.name, {"config": {}})})
+    backends: dict[str, Backend] = {talking.name: talking, silent.name: silent}
+    first, world = make_plan(wanted, backends, PlanOptions(prune=True))
+    run = apply_plan(wanted, first, world, backends, PlanOptions(prune=True), ApplyOptions())
+    assert (talking.asked, silent.asked) == ([None, {"Profile/p"}], [None, None])
+    assert not run.converged
