@@ -36,6 +36,7 @@ _TURN = 60.0
 """Seconds until it is our turn again, when others have come in between."""
 _KEPT_FOR, _LONGEST = 0.25, 1.0
 """Seconds that a connection is kept while nobody uses it, and may be used for before that: others have their turn."""
+_CALL = "its name being called"
 _NO_CHILD = "Failed to execute child process"
 _NOT_RUN = {"No such file or directory": 127, "Permission denied": 126}
 
@@ -285,11 +286,12 @@ class Agent:
         token = random.getrandbits(31)
         self._socket_send(b"\xff", deadline)
         self._send({"execute": "guest-sync-delimited", "arguments": {"id": token}}, deadline)
-        while True:
-            line = self._line(deadline, "its name being called").rpartition(b"\xff")[2]
+        while time.monotonic() < deadline:  # a guest that never stops talking is no agent
+            line = self._line(deadline, _CALL).rpartition(b"\xff")[2]
             with suppress(ValueError, RecursionError, AttributeError):  # what was meant for another, or for nobody
                 if json.loads(line).get("return") == token:
                     return
+        raise self._silent(_CALL)
 
     def _send(self, message: Mapping[str, Json], deadline: float) -> None:
         self._socket_send(json.dumps(message).encode() + b"\n", deadline)

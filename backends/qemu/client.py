@@ -134,7 +134,7 @@ class Monitor:
     def _next(self, deadline: float) -> dict[str, Any] | None:
         """The next message; None when there is none by the deadline."""
         while not self._come:
-            if not wait([self._wire], deadline):
+            if not wait([self._wire], deadline) or time.monotonic() > deadline:  # who never stops talking is cut off
                 return None
             self._come.extend(self._wire.receive())
         return self._come.popleft()

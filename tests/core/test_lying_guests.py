@@ -9,7 +9,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,25 @@ def test_neither_an_answer_nor_a_no(tmp_path: Path, said: Any) -> None:
     place, garbled = tmp_path / "vm" / "agent", pytest.raises(Interrupted, match="is garbled")
     with agent(place, lambda _asked: said), Agent(place, "vm") as one, garbled:
         one.execute("guest-ping")
+
+
+def test_who_talks_without_end_is_no_agent(tmp_path: Path) -> None:
+    place = tmp_path / "agent"
+
+    def talk() -> None:
+        connection, _ = server.accept()
+        with connection, suppress(OSError):
+            while True:
+                connection.sendall(b'{"return": 7}\n' * 64)
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        server.listen()
+        thread = threading.Thread(target=talk)
+        thread.start()
+        with pytest.raises(Unreachable, match="did not answer"), Agent(place, "vm", patience=0.5):
+            pass
+        thread.join()
 
 
 @pytest.mark.parametrize("said", [7, [7], [{"ip-addresses": 7}], [{"ip-addresses": [7]}]])

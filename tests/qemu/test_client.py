@@ -173,6 +173,20 @@ def test_what_comes_in_pieces_late_or_unasked_is_no_answer(tmp_path: Path) -> No
             monitor.execute("query-kvm", timeout=5.0)
 
 
+def test_who_talks_without_end_is_cut_off(tmp_path: Path) -> None:
+    def behave(peer: socket.socket) -> None:
+        peer.sendall(GREETING)
+        peer.recv(4096)
+        peer.sendall(b'{"return": {}}\r\n')
+        with suppress(OSError):
+            while True:
+                peer.sendall(b'{"event": "RTC_CHANGE", "data": {}}\r\n' * 64)
+
+    late = pytest.raises(Interrupted, match="did not answer query-status within")
+    with impostor(tmp_path, behave) as path, Monitor(path, "vm") as monitor, late:
+        monitor.execute("query-status", timeout=0.5)
+
+
 def test_who_does_not_read_is_not_waited_for_beyond_the_deadline(tmp_path: Path) -> None:
     done = threading.Event()
 
