@@ -20,6 +20,13 @@ from tests.support.lxd import Lab
 PATIENCE = 30.0
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine."""
+    monkeypatch.setattr(ahead, "_PATIENCE", PATIENCE)
+    monkeypatch.setattr(ahead, "_FRESH", 2 * PATIENCE)
+
+
 @pytest.fixture
 def asked(lab: Lab) -> Iterator[Ahead]:
     ahead.begin(lab.lxd.socket)
