@@ -49,6 +49,14 @@ def has_block(path: Path) -> bool:
         return False
 
 
+def lines_of(path: Path) -> list[str]:
+    """What stands in our block there; nothing where it cannot be told."""
+    try:
+        return block_of(path.read_bytes(), BLOCK)
+    except (BrokenMarks, OSError):
+        return []
+
+
 def replace(path: Path, data: bytes) -> None:
     """As a whole or not at all, with the owner and mode that it had, else 0644. Raises OSError.
 

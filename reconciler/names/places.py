@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from reconciler.names import dnsmasq
-from reconciler.names.block import has_block, maintain
+from reconciler.names.block import has_block, lines_of, maintain
 from reconciler.names.dnsmasq import Entry
-from reconciler.names.lines import Names
+from reconciler.names.lines import Names, kept
 from reconciler.ports import Check
 from reconciler.problems import Problem, UsageError
 
@@ -75,6 +75,8 @@ class Usual:
 
     def keep(self, place: Place, found: Names, whole: bool) -> bool:
         """Bring one of the usual places up to date, and take what is ours out of the others. Raises Refused."""
+        if not whole:
+            found = self._with_old(found)
         changed = place.keep(found, whole)
         for entry in self.entries:
             if entry != place.entry:
@@ -82,6 +84,13 @@ class Usual:
         if place.entry is not None:
             changed = maintain(self.hosts.path, Names([], []), whole=True) or changed
         return changed
+
+    def _with_old(self, found: Names) -> Names:
+        """With what other places tell of that could not be looked at this time: it moves along."""
+        lines = list(found.lines)
+        for path in [self.hosts.path, *(entry.file for entry in self.entries)]:
+            lines += kept(lines_of(path), lines)
+        return Names(lines, found.problems)
 
     def remove(self) -> bool:
         """Take all that is ours away; whether there was any. Raises Refused."""

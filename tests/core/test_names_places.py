@@ -46,6 +46,17 @@ def test_what_was_set_up_stays_so_until_somebody_says_otherwise(usual: Usual) ->
     assert usual.choose() == usual.hosts and has_block(usual.hosts.path)
 
 
+def test_names_of_what_keeps_silent_move_along(usual: Usual) -> None:
+    usual.keep(usual.hosts, Names([*ONE.lines, "10.0.0.2\tfar.linux.test"], []), whole=True)
+    now = Names(["10.0.0.3\tweb.linux.test"], [])
+    usual.keep(usual.choose("dnsmasq"), now, whole=False)
+    both = [*now.lines, "10.0.0.2\tfar.linux.test"]
+    assert usual.entries[0].file.read_text().splitlines()[1:-1] == both
+    assert usual.keep(usual.choose(), now, whole=False) is False
+    usual.keep(usual.choose("hosts"), now, whole=False)
+    assert usual.hosts.path.read_text().splitlines()[2:-1] == both
+
+
 def test_all_of_it_is_taken_away_and_nothing_foreign(usual: Usual) -> None:
     usual.keep(usual.choose("dnsmasq"), ONE, whole=True)
     entry = usual.entries[0]
