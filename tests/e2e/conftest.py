@@ -83,8 +83,10 @@ class Place:
         ) as process:
             try:
                 assert process.stderr is not None
-                while until not in process.stderr.readline():
-                    assert process.poll() is None
+                said = ""
+                while until not in (line := process.stderr.readline()):
+                    said += line
+                    assert process.poll() is None, said + process.stderr.read()
                 yield process
             finally:
                 process.kill()
