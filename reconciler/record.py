@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from reconciler.model import Run
 from reconciler.paths import private_dir
@@ -23,6 +24,8 @@ from reconciler.problems import Locked, Problem
 
 _POLL = 0.2  # seconds between two looks at a lock that somebody holds
 _KEPT_RUNS = 1000
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+T = TypeVar("T")
 _KEPT_EVENTS = 10_000
 _SWEEP = 500  # events between two looks whether there are too many
 
@@ -153,35 +156,62 @@ def _whole(base: sqlite3.Connection) -> Iterator[None]:
 
 
 class History:
-    """The runs of the past, newest first; the oldest beyond a thousand are forgotten."""
+    """The runs of the past, newest first; the oldest beyond a thousand are forgotten.
+
+    Not flushed to the disk: no apply waits for that, for nothing hangs on them. What lost power has left of it, where
+    that is broken, is set aside, and it begins anew.
+    """
 
     def __init__(self, state: Path) -> None:
-        path = private_dir(state) / "history.sqlite"
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._base = sqlite3.connect(path, timeout=5, isolation_level=None)
-        self._base.execute(
-            "CREATE TABLE IF NOT EXISTS runs"
-            " (id TEXT PRIMARY KEY, at REAL, environment TEXT, trigger TEXT, converged INTEGER, outcomes TEXT)"
-        )
+        self._path = private_dir(state) / "history.sqlite"
+        self._mended(self._open)
 
     def add(self, run: Run) -> None:
         """Write one run down."""
         rows = json.dumps(rows_of(run))
         values = (run.id, time.time(), run.plan.environment, run.trigger, int(run.converged), rows)
+        self._mended(lambda: self._add(values))
+
+    def runs(self, limit: int = 20) -> list[Entry]:
+        """The newest runs first."""
+        rows = self._mended(lambda: self._newest(limit))
+        return [Entry(row[0], row[1], row[2], row[3], bool(row[4]), json.loads(row[5])) for row in rows]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._base.close()
+
+    def _open(self) -> None:
+        os.close(os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._base = sqlite3.connect(self._path, timeout=5, isolation_level=None)
+        self._base.execute("PRAGMA synchronous = OFF")
+        self._base.execute(
+            "CREATE TABLE IF NOT EXISTS runs"
+            " (id TEXT PRIMARY KEY, at REAL, environment TEXT, trigger TEXT, converged INTEGER, outcomes TEXT)"
+        )
+
+    def _add(self, values: tuple[object, ...]) -> None:
         with _whole(self._base):
             self._base.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?)", values)
             self._base.execute(
                 "DELETE FROM runs WHERE id NOT IN (SELECT id FROM runs ORDER BY at DESC LIMIT ?)", (_KEPT_RUNS,)
             )
 
-    def runs(self, limit: int = 20) -> list[Entry]:
-        """The newest runs first."""
-        rows = self._base.execute("SELECT * FROM runs ORDER BY at DESC LIMIT ?", (limit,))
-        return [Entry(row[0], row[1], row[2], row[3], bool(row[4]), json.loads(row[5])) for row in rows]
+    def _newest(self, limit: int) -> list[tuple[Any, ...]]:
+        return self._base.execute("SELECT * FROM runs ORDER BY at DESC LIMIT ?", (limit,)).fetchall()
 
-    def close(self) -> None:
-        """Let go of the file."""
+    def _mended(self, work: Callable[[], T]) -> T:
+        """``work``, on a new file where the old one turns out to be broken."""
+        try:
+            return work()
+        except sqlite3.DatabaseError as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF not in _BROKEN:
+                raise
         self._base.close()
+        os.replace(self._path, self._path.with_name(f"{self._path.name}.broken"))
+        self._path.with_name(f"{self._path.name}-journal").unlink(missing_ok=True)
+        self._open()
+        return work()
 
 
 class Events:

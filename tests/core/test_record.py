@@ -69,12 +69,32 @@ def test_history_keeps_what_happened_but_no_values(tmp_path: Path) -> None:
     assert b"secret" not in (tmp_path / "history.sqlite").read_bytes()
 
 
+def a_run(id: str) -> Run:
+    step = Step(ResourceId("Container", "web"), "lxd/local", Verb.CREATE, "it does not exist")
+    return Run(id, "apply", Plan("test", (step,)), [Outcome(step, Result.APPLIED)], True)
+
+
 def test_history_that_was_lost_starts_again(tmp_path: Path) -> None:
     History(tmp_path).close()
     (tmp_path / "history.sqlite").unlink()
     history = History(tmp_path)
     assert history.runs() == []
     history.close()
+
+
+@pytest.mark.parametrize("torn", ["all of it", "a page of it"])
+def test_history_that_lost_power_has_broken_begins_anew(tmp_path: Path, torn: str) -> None:
+    file = tmp_path / "history.sqlite"
+    history = History(tmp_path)
+    history.add(a_run("lost"))
+    history.close()
+    whole = file.read_bytes()
+    file.write_bytes(b"x" * 8192 if torn == "all of it" else whole[:4096] + b"x" * (len(whole) - 4096))
+    history = History(tmp_path)
+    history.add(a_run("kept"))
+    assert [entry.id for entry in history.runs()] == ["kept"]
+    history.close()
+    assert (tmp_path / "history.sqlite.broken").exists() and file.stat().st_mode & 0o777 == 0o600
 
 
 def test_who_waits_is_seen_to_wait_and_no_longer_once_dead(tmp_path: Path) -> None:
