@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,19 +47,21 @@ def until(fact: Callable[[], object]) -> None:
 def test_it_is_what_anybody_would_be_told_and_told_once(lab: Lab) -> None:
     want = lab.container(lab.lxd.name(), power="stopped")
     lab.converge(want)
-    client = Client(Address(socket=lab.lxd.socket))
-    ahead.begin(lab.lxd.socket)
-    early = Client(client.address, ahead.begun(client.address))
-    ear = early.events(Deadline.after(PATIENCE))
-    until(lambda: not readable([ear], 0.0) or ear.receive() is None)  # a ping is no news
-    plain = list(client.each("instances", recursion="1"))
+    plain = list(lab.client.each("instances", recursion="1"))
     assert [one["name"] for one in plain] == [want.id.name]
-    assert list(early.each("instances", recursion="1")) == plain
-    assert early._local is not None and not early._local._idle, "no other connection was needed"
-    assert list(early.each("instances", recursion="1")) == plain and early._local._idle
-    ear.close()
-    early.close()
-    client.close()
+
+    def is_used() -> bool:
+        """Not while LXD tells of that container's making still, or pings."""
+        ahead.begin(lab.lxd.socket)
+        early = Client(Address(socket=lab.lxd.socket), ahead.begun(Address(socket=lab.lxd.socket)))
+        with closing(early), closing(early.events(Deadline.after(PATIENCE))):
+            assert list(early.each("instances", recursion="1")) == plain
+            assert early._local is not None
+            used = not early._local._idle  # no other connection was needed
+            assert list(early.each("instances", recursion="1")) == plain and early._local._idle
+        return used
+
+    until(is_used)
 
 
 def test_not_where_something_has_happened_since(lab: Lab, asked: Ahead) -> None:
