@@ -9,6 +9,7 @@ import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -310,9 +311,9 @@ def test_saving_again_and_again_leaves_nothing_behind() -> None:
 
         tracemalloc.start()
         try:
-            save(42)
-            before = save(42)
-            assert save(168) < before + 4096
+            sizes = [save(42) for _ in range(6)]
+            # What is left behind is left by each save; another thread, or what is only made once, takes room once.
+            assert min(after - before for before, after in pairwise(sizes)) < 4096, sizes
         finally:
             tracemalloc.stop()
 
