@@ -42,8 +42,12 @@ def watch(place: Place, hosts: Path) -> Iterator[Watch]:
     here = place.environment
     pipe = subprocess.PIPE
     running = Watch(subprocess.Popen(command, env=here, stdin=subprocess.DEVNULL, stderr=pipe, text=True))
-    yield running
-    running.kill()
+    try:
+        yield running
+        running.process.terminate()
+        assert running.process.wait(30) == 0, str(running)
+    finally:
+        running.kill()
 
 
 def lines(hosts: Path) -> list[str]:
