@@ -14,7 +14,9 @@ RESTART_PENDING = "RestartPending"
 """The condition of a guest for which something waits: true, and no reason to worry."""
 SYNCED, HELD = "Synced", "Held"
 """What a watch says: whether it is as declared; whether something keeps it from being made so."""
-_APART = (RESTART_PENDING, SYNCED, HELD)
+SHARE_OWNERS = "ShareOwners"
+"""Whether those whom the files of its shares belong to are known in the guest. They can be read either way."""
+_APART = (RESTART_PENDING, SYNCED, HELD, SHARE_OWNERS)
 """What says nothing of how well a resource does its work."""
 
 
@@ -135,7 +137,7 @@ def host_of(seen: Observed) -> str:
 
 def is_ready(conditions: tuple[Condition, ...]) -> bool | None:
     """What the conditions say together: one false is false, one unknown is unknown. That something waits for a
-    restart, or is not as declared, says nothing about it."""
+    restart, is not as declared, or shows files as nobody's, says nothing about it."""
     states = [condition.status for condition in conditions if condition.type not in _APART]
     if not states:
         return None

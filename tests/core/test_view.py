@@ -211,6 +211,8 @@ def test_a_resource_is_ready_only_when_every_condition_is() -> None:
     assert resource_document(seen, (yes, yes))["ready"] is True
     assert resource_document(seen, (yes, unknown))["ready"] is None
     assert resource_document(seen, (unknown, no))["ready"] is False
+    foreign = Condition("ShareOwners", False, "NotMapped", "share-site: files belong to nobody")
+    assert resource_document(seen, (yes, foreign))["ready"] is True
     assert resource_document(seen)["host"] == "far"
 
 
