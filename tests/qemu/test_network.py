@@ -6,6 +6,7 @@ import secrets
 import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,11 @@ def bridge() -> Iterator[str]:
 def taps(lab: Lab) -> set[str]:
     """Those that the VM's QEMU holds: other ones on this machine come and go meanwhile."""
     pid = lab.process().pid
-    found = [line.split() for info in Path(f"/proc/{pid}/fdinfo").iterdir() for line in info.read_text().splitlines()]
-    return {words[1] for words in found if words and words[0] == "iff:"}
+    told = []
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(FileNotFoundError):  # closed meanwhile
+            told += info.read_text().splitlines()
+    return {line.split()[1] for line in told if line.startswith("iff:")}
 
 
 def test_addresses_stay_over_restarts_and_renames(lab: Lab) -> None:
