@@ -71,7 +71,7 @@ def _body(error: BaseException, argv: Sequence[str]) -> str:
         [
             f"reconciler {_version('guest-reconciler')} · Python {platform.python_version()} · {platform.platform()}",
             f"time: {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime())}  uid: {os.geteuid()}",
-            "packages: " + ", ".join(f"{name} {_version(name)}" for name in ("pylxd", "PyYAML", "rich")),
+            "packages: " + ", ".join(f"{name} {_version(name)}" for name in ("pylxd", "qemu.qmp", "PyYAML", "rich")),
             "command: reconciler " + " ".join(scrub_argv(argv)),
             "",
             *traceback.format_exception(error),
