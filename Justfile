@@ -23,7 +23,7 @@ quickstart-clean:
 
 # everything that must hold before a change may land, but for the slow proofs: this is what CI runs
 test *args: setup lint types contracts
-    pytest -n 2 --dist loadfile --no-loadscope-reorder {{ args }}
+    python -m tests.support.twice {{ args }}
 
 # the pure core alone: seconds
 test-core *args:
