@@ -26,7 +26,7 @@ def verdict(paths: Sequence[str], stdin: bytes | None = None) -> Verdict:
     """
     documents = validation.load_parts(paths, stdin)
     around, rules = surroundings(), policy.load(documents.files)
-    question = f"prepared {os.geteuid()} {rules!r} {sorted(around.remotes.items())!r}"
+    question = f"prepared {os.geteuid()} {rules!r} {around.remotes!r}"
     if (known := documents.recall(question)) is not None:
         return Verdict(known["environment"], tuple(known["resources"]), remembered=True)
     asked: list[str] = []

@@ -207,6 +207,6 @@ def read_trusted(path: str) -> bytes | None:
 
 def read_remotes(path: str | None = None) -> Mapping[str, Mapping[str, str]]:
     """The image servers that the user's LXD client knows: name → {server, protocol}."""
-    from reconciler.manifest.remotes import remotes
+    from reconciler.manifest.remotes import Remotes
 
-    return remotes(path)
+    return Remotes(path)

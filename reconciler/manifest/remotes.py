@@ -5,8 +5,10 @@ Nothing but these names is taken from that file; one that is not there, not ours
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 
 from reconciler.manifest.reading import MAX_BYTES, read_file
 from reconciler.problems import ManifestError
@@ -20,19 +22,49 @@ _USUAL = {
 _PLACES = ("~/snap/lxd/common/config/config.yml", "~/.config/lxc/config.yml")
 
 
-def remotes(path: str | None = None) -> Mapping[str, Mapping[str, str]]:
-    """name → {server, protocol}; the client's own file wins over the usual names."""
-    found = {name: {"server": url, "protocol": "simplestreams"} for name, url in _USUAL.items()}
-    for place in [path] if path is not None else _PLACES:
-        found.update(_of_file(os.path.expanduser(place)))
-    return found
+class Remotes(Mapping[str, Mapping[str, str]]):
+    """name → {server, protocol}; the client's own file wins over the usual names. That is read when they are made, and
+    understood when somebody asks for one: few manifests do. Two are equal when these files said the same."""
+
+    def __init__(self, path: str | None = None) -> None:
+        places = [path] if path is not None else _PLACES
+        self._said = tuple(said for place in places if (said := _read(os.path.expanduser(place))) is not None)
+
+    @cached_property
+    def _known(self) -> Mapping[str, Mapping[str, str]]:
+        found = {name: {"server": url, "protocol": "simplestreams"} for name, url in _USUAL.items()}
+        for said in self._said:
+            found.update(_listed(said))
+        return found
+
+    def __getitem__(self, name: str) -> Mapping[str, str]:
+        return self._known[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known)
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __eq__(self, other: object) -> bool:
+        return self._said == other._said if isinstance(other, Remotes) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._said)
+
+    def __repr__(self) -> str:
+        """The same for the same files."""
+        return f"Remotes {[hashlib.sha256(said).hexdigest() for said in self._said]}"
 
 
-def _of_file(path: str) -> Iterator[tuple[str, dict[str, str]]]:
+def _read(path: str) -> bytes | None:
     try:
-        content = read_file(path, MAX_BYTES)
+        return read_file(path, MAX_BYTES)
     except (ManifestError, FileNotFoundError):
-        return
+        return None
+
+
+def _listed(content: bytes) -> Iterator[tuple[str, dict[str, str]]]:
     from reconciler.manifest.parsing import parse  # where there is no such file, nothing else may be YAML either
     from reconciler.manifest.wrongs import Wrong, decode
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -276,3 +278,24 @@ def test_a_broken_client_configuration_leaves_the_usual_remotes(tmp_path: Path, 
     assert set(manifest.read_remotes(str(tmp_path / "config.yml"))) == set(
         manifest.read_remotes(str(tmp_path / "gone"))
     )
+
+
+def test_the_clients_configuration_is_understood_only_when_it_is_asked(tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    path.write_text("remotes: {mine: {addr: 'https://lxd.example.org'}}\n")
+    ask = (
+        "import sys; from reconciler.manifest import read_remotes; found = read_remotes(sys.argv[1]);"
+        "yaml = 'reconciler.manifest.parsing'; print(yaml in sys.modules, 'mine' in found, yaml in sys.modules)"
+    )
+    command = [sys.executable, "-c", ask, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True"]
+
+
+def test_remotes_are_equal_when_their_files_said_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "config.yml"
+    before = manifest.read_remotes(str(path))
+    path.write_text("remotes: {mine: {addr: 'https://lxd.example.org'}}\n")
+    then = manifest.read_remotes(str(path))
+    assert before != then == manifest.read_remotes(str(path))
+    assert repr(before) != repr(then) == repr(manifest.read_remotes(str(path)))
