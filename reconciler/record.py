@@ -149,10 +149,11 @@ def _whole(base: sqlite3.Connection) -> Iterator[None]:
     base.execute("BEGIN IMMEDIATE")
     try:
         yield
+        base.execute("COMMIT")
     except BaseException:
-        base.execute("ROLLBACK")
+        if base.in_transaction:  # SQLite ends it itself when the disk is full, and that is what must be told
+            base.execute("ROLLBACK")
         raise
-    base.execute("COMMIT")
 
 
 class History:

@@ -5,6 +5,7 @@ Works without root. Where apt has no package lists (a fresh container image), it
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -154,6 +155,9 @@ def _silent(stderr: str) -> bool:
 
 
 def _failure(summary: str, stderr: str) -> Refused | Unreachable:
+    if os.strerror(errno.ENOSPC) in stderr:  # apt says "Failed to fetch" of that, too
+        hint = "make room below the state folder (RECONCILER_STATE_DIR moves it)"
+        return Refused(Problem(summary, detail=stderr, hint=hint))
     if _silent(stderr):
         return Unreachable(
             Problem(summary, detail=stderr or None, hint="is the package mirror reachable? try apt-get update")

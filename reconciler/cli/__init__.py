@@ -12,7 +12,19 @@ import os
 import sys
 from collections.abc import Sequence
 
-_NO_BUG = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EMFILE, errno.ENFILE, errno.EIO))
+_ROOM = "make room, then run it again: it goes on where it was"
+_RIGHTS = "run it as whoever may, or name another place (RECONCILER_STATE_DIR moves our own files)"
+_NO_BUG = {
+    errno.ENOSPC: _ROOM,
+    errno.EDQUOT: _ROOM,
+    errno.EMFILE: "raise the limit on open files (ulimit -n), or look at less at once",
+    errno.ENFILE: "this machine has too many files open: end something, then run it again",
+    errno.EIO: "look at the disk: the kernel's log says more (dmesg)",
+    errno.EROFS: _RIGHTS,
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+}
+"""What the system refuses, and the way out."""
 _HURRIED = ["reconcile", "--now"]
 """What push hooks say: somebody waits for every millisecond of it."""
 DONE, PROBLEM, CHANGES, BUG, INTERRUPTED, UNREAD = 0, 1, 2, 3, 130, 141
@@ -57,12 +69,12 @@ def _failed(error: Exception, words: Sequence[str]) -> int:
 
 
 def _refused_by_system(error: OSError) -> int:
-    """A full disk, too many open files: nobody's bug, and nothing that another try would change."""
+    """A full disk, too many open files, no rights: nobody's bug, and nothing that another try would change."""
     from contextlib import suppress
 
     words = f"{error.strerror}: {error.filename}" if error.filename else str(error.strerror)
     with suppress(OSError):
-        sys.stderr.write(f"reconciler: {words}\n  hint: make room, then run it again: it goes on where it was\n")
+        sys.stderr.write(f"reconciler: {words}\n  hint: {_NO_BUG[error.errno or 0]}\n")
     _silence(sys.stdout.fileno())
     return PROBLEM
 

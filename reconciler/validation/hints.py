@@ -32,7 +32,8 @@ def hint_for_type(schema: Mapping[str, Any], value: Any) -> str | None:
             return f'write "{int(value):04d}"' if str(value).isdigit() else None
         if "duration" in str(schema.get("x-expected")):
             return f'a unit is missing: "{value}s"?'
-        return f'put it in quotes: "{str(value).lower() if isinstance(value, bool) else value}"'
+        quoted = str(value).lower() if isinstance(value, bool) else str(value)
+        return f'put it in quotes: "{quoted}"' if re.search(schema.get("pattern", ""), quoted) else None
     return "write it as a list: [ … ]" if wanted == {"array"} else None
 
 

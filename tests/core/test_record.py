@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,18 @@ def test_history_that_lost_power_has_broken_begins_anew(tmp_path: Path, torn: st
     assert [entry.id for entry in history.runs()] == ["kept"]
     history.close()
     assert (tmp_path / "history.sqlite.broken").exists() and file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_history_without_room_says_so_and_goes_on_later(tmp_path: Path) -> None:
+    history = History(tmp_path)
+    history._base.execute("PRAGMA max_page_count = 4")
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        for number in range(100):
+            history.add(a_run(f"{number:05}" * 200))
+    history._base.execute("PRAGMA max_page_count = 1000")
+    history.add(a_run("later"))
+    assert history.runs(1)[0].id == "later"
+    history.close()
 
 
 def test_who_waits_is_seen_to_wait_and_no_longer_once_dead(tmp_path: Path) -> None:

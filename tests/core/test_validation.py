@@ -34,7 +34,6 @@ LETTER = 'beginning with a letter and not ending with "-"'
         ("Container", "image: a\nmemory: {max: 1GiB}", '7:3: memory: missing "size"', "a size such as"),
         ("Container", "image: a\ncpus: 0", "7:9: cpus: expected a number of CPUs of at least 1", None),
         ("Container", "image: a\ncpus: -1", "got -1", None),
-        ("Container", "image: a\ncpus: 1.5", "got 1.5", None),
         ("Container", "image: a\ncpus: two", 'got "two"', None),
         ("Container", "image: a\ncpus: true", "got true", None),
         ("Container", "image: a\npower: runing", '7:10: power: expected one of running, stopped', 'mean "running"?'),
@@ -231,6 +230,18 @@ def test_numbers_as_names_are_texts_in_quotes() -> None:
     found = problems(written("VirtualMachine", "", "22"))
     assert found[0].hint == 'put it in quotes: "22"'
     assert problems(written("VirtualMachine", "", "'22'")) == []
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("image: a\ncpus: 1.5", "reconciler explain Container.cpus"),
+        ("image: a\nhost: 7", 'put it in quotes: "7"'),
+        ("image: a\nconfig: {limits.cpu: 1.5}", 'put it in quotes: "1.5"'),
+    ],
+)
+def test_quotes_are_advised_where_they_would_help(spec: str, hint: str) -> None:
+    assert problems(written("Container", spec))[0].hint == hint
 
 
 @pytest.mark.parametrize(

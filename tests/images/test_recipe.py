@@ -319,6 +319,16 @@ def test_a_mirror_that_does_not_answer(state: Path, monkeypatch: pytest.MonkeyPa
     assert size(state) == 0
 
 
+def test_a_disk_that_is_full_is_not_taken_for_a_silent_mirror(tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(tmp_path)], check=True)
+    try:
+        with workshop(tmp_path, quiet) as packages, pytest.raises(Refused, match="busybox-static") as caught:
+            packages.download("busybox-static")
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)
+    assert "make room" in str(caught.value.problem.hint)
+
+
 def test_a_package_that_nobody_knows(state: Path) -> None:
     with (
         workshop(state, quiet) as packages,

@@ -254,6 +254,21 @@ def test_a_full_device_is_nobodys_bug(tmp_path: Path) -> None:
     assert not (tmp_path / "reports").exists()
 
 
+def test_missing_rights_are_nobodys_bug(tmp_path: Path) -> None:
+    """The state folder of somebody else, for a root that may not pass over that."""
+    others = tmp_path / "theirs"
+    others.mkdir(mode=0o700)
+    os.chown(others, 65534, 65534)
+    done = subprocess.run(
+        ["setpriv", "--bounding-set=-dac_override,-dac_read_search", *MAIN, "history"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "RECONCILER_STATE_DIR": str(others / "state")},
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.startswith(f"reconciler: Permission denied: {others}/state") and "\n  hint: " in done.stderr
+
+
 def test_a_kind_that_there_is_not_is_a_problem(tmp_path: Path) -> None:
     for words in (["delete", "--yes", "Contaner/web"], ["get", "Contaner"]):
         done = run(*words, state=tmp_path)
