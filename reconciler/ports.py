@@ -177,8 +177,9 @@ class Guests(Protocol):
     def execute(self, id: ResourceId, call: Call) -> int:
         """Run a command in the guest; its exit code (128+n for signal n)."""
 
-    def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
-        """The guests that run and that this host reaches directly: their own addresses in its networks."""
+    def addresses(self) -> Mapping[ResourceId, Sequence[str] | None]:
+        """The guests that run and that this host reaches directly: their own addresses in its networks; None of one
+        that has such a card, and does not say."""
 
     def usage(self) -> Mapping[ResourceId, Usage]:
         """What each guest that runs has used so far."""

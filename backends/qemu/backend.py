@@ -101,7 +101,7 @@ class QemuBackend:
         with files(self.settings, id) as found:
             yield found
 
-    def addresses(self) -> Mapping[ResourceId, Sequence[str]]:
+    def addresses(self) -> Mapping[ResourceId, Sequence[str] | None]:
         """Of VMs with a card on a bridge of this host: as their agents tell them."""
         from reconciler.backends.qemu.vitals import addresses
 

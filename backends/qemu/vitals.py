@@ -22,19 +22,20 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def addresses(settings: Settings) -> Mapping[ResourceId, Sequence[str]]:
-    """Of VMs with a card of another type than ``user``, whose agents answer; a user network is QEMU's own."""
-    networks, found = own_networks(), {}
+def addresses(settings: Settings) -> Mapping[ResourceId, Sequence[str] | None]:
+    """Of VMs with a card of another type than ``user``, None where no agent answers; a user network is QEMU's own."""
+    networks = own_networks()
+    found: dict[ResourceId, Sequence[str] | None] = {}
     for folder, record, _ in _running(settings):
         nics = (record.applied or {}).get("nics", {})
         if not any(nic.get("type") != "user" for nic in nics.values()):
             continue
         try:
             with Agent(folder.agent, record.id, _AGENT) as agent:
-                own = neighbours(told_addresses(agent), networks)
+                own: Sequence[str] | None = neighbours(told_addresses(agent), networks)
         except BackendError:
-            continue
-        if own:
+            own = None
+        if own != []:
             found[ResourceId("VirtualMachine", folder.name)] = own
     return found
 

@@ -18,10 +18,10 @@ from itertools import groupby
 from typing import cast
 
 from reconciler.cli import DONE, PROBLEM
-from reconciler.cli.lookup import Seen, look
+from reconciler.cli.lookup import Seen, look, running_in
 from reconciler.cli.screen import show, show_problems, tell
 from reconciler.cli.session import ANY_ENVIRONMENT
-from reconciler.model import Observed, Power
+from reconciler.model import Observed, Power, World
 from reconciler.paths import state_dir
 from reconciler.ports import Guests
 from reconciler.problems import BackendError, ReconcilerError
@@ -58,11 +58,18 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.manifests, arguments.environment = [], None
     if arguments.down:
         with look(arguments) as seen:
-            return _each(seen, _asking(seen, "VirtualMachine", running=True), "stop", arguments.timeout)
+            return max(_each(seen, some, "stop", arguments.timeout) for some in downwards(seen.world))
     with look(arguments) as seen:
-        code = _each(seen, _asking(seen, "VirtualMachine", running=False), "start", arguments.timeout)
+        code = _each(seen, _asking(seen.world, "VirtualMachine", running=False), "start", arguments.timeout)
     with look(arguments) as seen:  # once more: what is in those that have come up can be seen only now
-        return max(code, _each(seen, _asking(seen, "Container", running=False), "start", arguments.timeout))
+        return max(code, _each(seen, _asking(seen.world, "Container", running=False), "start", arguments.timeout))
+
+
+def downwards(world: World) -> list[list[Observed]]:
+    """What is stopped before the host goes down, one list after the other: our containers in the VMs that came with the
+    host, whatever they ask for themselves, then those VMs. No VM needs another one."""
+    machines = _asking(world, "VirtualMachine", running=True)
+    return [[inside for machine in machines for inside in running_in(world, machine)], machines]
 
 
 def unit(system: bool) -> str:
@@ -89,9 +96,9 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def _asking(seen: Seen, kind: str, running: bool) -> list[Observed]:
+def _asking(world: World, kind: str, running: bool) -> list[Observed]:
     """Those of the kind that ask for it, and run (or do not); what the manifest stops stays stopped."""
-    found = [one for one in seen.world if one.id.kind == kind and one.owned and _asks(one)]
+    found = [one for one in world if one.id.kind == kind and one.owned and _asks(one)]
     return [one for one in found if (one.power in (Power.RUNNING, Power.PAUSED)) is running and one.power is not None]
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import cast
 
 from reconciler.cli import DONE, PROBLEM
-from reconciler.cli.lookup import Seen, find, look
+from reconciler.cli.lookup import Seen, find, look, running_in
 from reconciler.cli.screen import show_problems, tell
 from reconciler.cli.session import ANY_ENVIRONMENT
 from reconciler.model import GUESTS, Observed, Power
@@ -48,20 +48,11 @@ def _power(seen: Seen, one: Observed, arguments: argparse.Namespace) -> int:
     with locked(
         state_dir(), one.environment or ANY_ENVIRONMENT, arguments.timeout, lambda holder: say(f"waiting for {holder}")
     ):
-        inside = _running_in(seen, one) if arguments.verb == "restart" else []
+        inside = running_in(seen.world, one) if arguments.verb == "restart" else []
         _guests(seen, one).power(id, arguments.verb, arguments.force, arguments.timeout, say)
         code = _bring_back(inside, arguments) if inside else DONE
     tell([line((f"{name}: ", "bold"), f"{_PAST[arguments.verb]}; the next apply makes it as declared again")])
     return code
-
-
-def _running_in(seen: Seen, machine: Observed) -> list[Observed]:
-    """Our containers in that VM which run."""
-    return [
-        one
-        for one in seen.world
-        if one.id.kind == "Container" and one.owned and machine.id in one.needs and one.power is Power.RUNNING
-    ]
 
 
 def _bring_back(before: Sequence[Observed], arguments: argparse.Namespace) -> int:
@@ -135,7 +126,7 @@ def _shell(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
 
 
 def _monitor(guests: Guests, one: Observed, arguments: argparse.Namespace) -> int:
-    if not arguments.command and not sys.stdin.isatty():
+    if one.id.kind == "VirtualMachine" and not arguments.command and not sys.stdin.isatty():
         hint = f"for single commands: reconciler monitor {one.id} -- query-status"
         raise UsageError(Problem("a conversation needs a terminal", hint=hint))
     return guests.monitor(one.id, arguments.command)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -19,7 +19,7 @@ from reconciler.cli.screen import show_problems, tell
 from reconciler.cli.session import ANY_ENVIRONMENT, opened, settings
 from reconciler.model import Desired, ResourceId
 from reconciler.names.block import alone
-from reconciler.names.lines import BLOCK, Names, names
+from reconciler.names.lines import BLOCK, Direct, Names, names
 from reconciler.names.places import Place, Usual, named
 from reconciler.observation import observe
 from reconciler.paths import state_dir
@@ -102,11 +102,11 @@ def _found(seen: Seen) -> Names:
     return names(seen.world, _direct(seen))
 
 
-def _direct(seen: Seen) -> dict[tuple[str, ResourceId], list[str]]:
+def _direct(seen: Seen) -> Direct:
     """Each guest's own addresses, as far as this host reaches them; nothing of backends that do not answer."""
-    found: dict[tuple[str, ResourceId], list[str]] = {}
+    found: dict[tuple[str, ResourceId], Sequence[str] | None] = {}
     for name, backend in seen.backends.items():
         if seen.world.problem(name) is None:
             for id, addresses in cast(Guests, backend).addresses().items():
-                found[name, id] = list(addresses)
+                found[name, id] = addresses
     return found

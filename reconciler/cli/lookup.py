@@ -57,6 +57,12 @@ def find(seen: Seen, name: str, environment: str | None) -> Observed:
     raise UsageError(absent(seen, name))
 
 
+def running_in(world: World, machine: Observed) -> list[Observed]:
+    """Our containers in that VM which run."""
+    found = [one for one in world if one.id.kind == "Container" and machine.id in one.needs]
+    return [one for one in found if one.owned and one.power is Power.RUNNING]
+
+
 def absent(seen: Seen, name: str) -> list[Problem]:
     """Why nothing of that name was found, and a way out."""
     if asleep := _sleeping(seen, name):

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reconciler.blocks import BrokenMarks, block_of, with_block
-from reconciler.names.lines import BLOCK, Names, kept
+from reconciler.names.lines import BLOCK, Names, carried_over
 from reconciler.paths import private_dir
 from reconciler.problems import Problem, Refused
 
@@ -28,8 +28,7 @@ def maintain(path: Path, found: Names, whole: bool) -> bool:
         for left in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}.reconciler"):
             left.unlink(missing_ok=True)
         before = path.read_bytes() if path.exists() else b""
-        lines = found.lines if whole else [*found.lines, *kept(block_of(before, BLOCK), found.lines)]
-        after = with_block(before, BLOCK, lines)
+        after = with_block(before, BLOCK, carried_over(block_of(before, BLOCK), found, whole))
         if after != before:
             replace(path, after)
         return after != before
@@ -84,7 +83,9 @@ def replace(path: Path, data: bytes) -> None:
 
 def refused(path: Path, error: OSError) -> Refused:
     """That the system does not let us write there, in words."""
-    hint = "names are kept by root" if isinstance(error, PermissionError) and os.geteuid() != 0 else None
+    hint = "`reconciler hosts` prints what should stand there"
+    if isinstance(error, PermissionError) and os.geteuid() != 0:
+        hint = f"names are kept by root; {hint}"
     return Refused(Problem(f"cannot be written: {error.strerror}", subject=str(path), hint=hint))
 
 

@@ -18,16 +18,18 @@ BLOCK = "reconciler"
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 """What may stand in a line: an LXD inside of a VM says what its containers are called, and may say anything."""
 
-Direct = Mapping[tuple[str, ResourceId], Sequence[str]]
-"""Backend and guest → addresses of its own that this host reaches."""
+Direct = Mapping[tuple[str, ResourceId], Sequence[str] | None]
+"""Backend and guest → addresses of its own that this host reaches; None: it did not say."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """The lines of the block, and what has no line, with why."""
+    """The lines of the block, and what has no line, with why; silent: names of guests that may have addresses of their
+    own, and did not say which."""
 
     lines: list[str]
     problems: list[Problem]
+    silent: frozenset[str] = frozenset()
 
 
 def names(guests: Iterable[Observed], direct: Direct) -> Names:
@@ -37,14 +39,21 @@ def names(guests: Iterable[Observed], direct: Direct) -> Names:
     machines = {one.id: one for one in all if one.id.kind == "VirtualMachine"}
     short = [one.id.name for one in running]
     far = {lxd_backend(one.id.name) for one in all if one.id.kind == "Host" and "url" in one.spec.get("lxd", {})}
-    lines, problems = [], []
+    lines: list[str] = []
+    problems: list[Problem] = []
+    silent: set[str] = set()
     for one in running:
         found = sorted(set(_addresses(one, machines, direct)), key=_order)
         called = _names(one, alone=short.count(one.id.name) == 1)
+        is_silent = direct.get((one.backend, one.id), ()) is None
+        silent.update(called if is_silent else ())
         if not _LABEL.fullmatch(one.id.name):
             problems.append(Problem("it is called what no host can be called: no name", subject=repr(_subject(one))))
         elif one.backend in far:
             problems.append(Problem("it is on another machine: no name", subject=_subject(one)))
+        elif is_silent and not found:
+            hint = "its guest agent tells; where a line of it is kept, that stays"
+            problems.append(Problem("it does not say by what address it is reached", subject=_subject(one), hint=hint))
         elif not found:
             hint = "give it a PortForward, or a network card on a bridge of this host"
             problems.append(Problem("nothing to reach it by: no name", subject=_subject(one), hint=hint))
@@ -52,13 +61,31 @@ def names(guests: Iterable[Observed], direct: Direct) -> Names:
             problems.append(Problem(f"another guest is called {one.id.name}, too: no name", subject=_subject(one)))
         else:
             lines += [f"{address}\t{' '.join(called)}" for address in found]
-    return Names(lines, problems)
+    return Names(lines, problems, frozenset(silent))
+
+
+def carried_over(before: Sequence[str], found: Names, whole: bool) -> list[str]:
+    """The lines that take the place of those before: silence is not absence.
+
+    A guest that did not say its addresses goes by those that it had. whole: False: some could not be looked at at all,
+    and what only the lines before tell of stays.
+    """
+    old = [line for line in before if _called(line) & found.silent]
+    known = {name for line in old for name in _called(line)}
+    now = [line for line in found.lines if not _called(line) & known] + old
+    if not whole:
+        now += kept(before, now)
+    return list(before) if sorted(now) == sorted(before) else now
 
 
 def kept(before: Iterable[str], now: Sequence[str]) -> list[str]:
-    """The lines of a block that tell of names which the new ones do not: for what could not be looked at this time."""
-    known = {name for line in now for name in line.split()[1:]}
-    return [line for line in before if line.split()[1:] and not known & set(line.split()[1:])]
+    """The lines of a block that tell of names which the new ones do not."""
+    known = {name for line in now for name in _called(line)}
+    return [line for line in before if _called(line) and not known & _called(line)]
+
+
+def _called(line: str) -> set[str]:
+    return set(line.split()[1:])
 
 
 def _names(one: Observed, alone: bool) -> list[str]:
@@ -78,7 +105,7 @@ def _subject(one: Observed) -> str:
 
 def _addresses(one: Observed, machines: Mapping[ResourceId, Observed], direct: Direct) -> Iterator[str]:
     """Its own, else where the ports that lead to it listen on this host."""
-    own = list(direct.get((one.backend, one.id), ()))
+    own = direct.get((one.backend, one.id))
     if own:
         yield from own
         return

@@ -13,7 +13,7 @@ from pathlib import Path
 from reconciler.names import dnsmasq
 from reconciler.names.block import has_block, lines_of, maintain
 from reconciler.names.dnsmasq import Entry
-from reconciler.names.lines import Names, kept
+from reconciler.names.lines import Names, carried_over
 from reconciler.ports import Check
 from reconciler.problems import Problem, UsageError
 
@@ -75,8 +75,7 @@ class Usual:
 
     def keep(self, place: Place, found: Names, whole: bool) -> bool:
         """Bring one of the usual places up to date, and take what is ours out of the others. Raises Refused."""
-        if not whole:
-            found = self._with_old(found)
+        found = self._with_old(found, whole)
         changed = place.keep(found, whole)
         for entry in self.entries:
             if entry != place.entry:
@@ -85,12 +84,11 @@ class Usual:
             changed = maintain(self.hosts.path, Names([], []), whole=True) or changed
         return changed
 
-    def _with_old(self, found: Names) -> Names:
-        """With what other places tell of that could not be looked at this time: it moves along."""
-        lines = list(found.lines)
-        for path in [self.hosts.path, *(entry.file for entry in self.entries)]:
-            lines += kept(lines_of(path), lines)
-        return Names(lines, found.problems)
+    def _with_old(self, found: Names, whole: bool) -> Names:
+        """With what the places tell of that could not be looked at this time: it moves along from one to another."""
+        places = [self.hosts.path, *(entry.file for entry in self.entries)]
+        before = list(dict.fromkeys(line for path in places for line in lines_of(path)))
+        return Names(carried_over(before, found, whole), found.problems)
 
     def remove(self) -> bool:
         """Take all that is ours away; whether there was any. Raises Refused."""

@@ -6,7 +6,7 @@ import pytest
 
 from reconciler import accounts
 from reconciler.accounts import Account
-from reconciler.blocks import BrokenMarks, with_block
+from reconciler.blocks import BrokenMarks, block_of, with_block
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nada:x:1000:1001:Ada,,,:/home/ada:/bin/sh\n# odd\nnobody:x:65534:65534::/:\n"
 GROUP = "root:x:0:\naudio:x:29:bob\nada:x:1001:\nvideo:x:44:ada,bob\n"
@@ -52,20 +52,30 @@ def test_groups_and_members_come_and_go() -> None:
 
 
 BLOCK = b"# begin x\none\ntwo\n# end x\n"
+ENDLESS = BLOCK.replace(b"begin x", b"begin x (the line before had no end)")
 
 
-@pytest.mark.parametrize("around", [b"", b"a\n", b"\xff\r\nno end", b"\n\n"])
-def test_a_block_comes_changes_and_goes_and_the_rest_stays(around: bytes) -> None:
-    there = with_block(around, "x", ["one", "two"])
-    assert there.startswith(around) and there.endswith(BLOCK)
+@pytest.mark.parametrize(
+    ("around", "there"),
+    [
+        (b"", BLOCK),
+        (b"a\n", b"a\n" + BLOCK),
+        (b"\n\n", b"\n\n" + BLOCK),
+        (b"\xff\r\nno end", b"\xff\r\nno end\n" + ENDLESS),
+    ],
+)
+def test_a_block_comes_changes_and_goes_and_the_rest_stays(around: bytes, there: bytes) -> None:
+    assert with_block(around, "x", ["one", "two"]) == there
     assert with_block(there, "x", ["one", "two"]) == there
+    assert block_of(there, "x") == ["one", "two"] and block_of(around, "x") == []
     assert with_block(there + b"tail", "x", ["three"]) == there.replace(b"one\ntwo", b"three") + b"tail"
-    gone = with_block(there, "x", [])
-    assert gone == (around if not around or around.endswith(b"\n") else around + b"\n")
+    assert with_block(there, "x", []) == around
     assert with_block(around, "x", []) == around
 
 
-@pytest.mark.parametrize("broken", [b"# begin x\n", b"# end x\n# begin x\n", BLOCK + BLOCK, b"# end x\n"])
+@pytest.mark.parametrize(
+    "broken", [b"# begin x\n", b"# end x\n# begin x\n", BLOCK + BLOCK, ENDLESS + BLOCK, b"# end x\n"]
+)
 def test_broken_marks_are_not_guessed_at(broken: bytes) -> None:
     with pytest.raises(BrokenMarks, match="begin x"):
         with_block(broken, "x", ["one"])

@@ -9,7 +9,7 @@ import pytest
 
 from reconciler.model import QEMU, Observed, Power, ResourceId, Spec
 from reconciler.names.block import maintain
-from reconciler.names.lines import Names, kept, names
+from reconciler.names.lines import Names, carried_over, kept, names
 from reconciler.reachable import ipv4_networks, ipv6_networks, neighbours
 from tests.core.test_naming import TERMINA
 
@@ -80,6 +80,33 @@ def test_a_port_on_another_machine_is_no_way_to_a_container_from_here() -> None:
 def test_names_of_what_could_not_be_looked_at_stay() -> None:
     before = ["1.1.1.1\ta.linux.test", "2.2.2.2\tb.vm.linux.test b.linux.test", "# a note"]
     assert kept(before, ["3.3.3.3\ta.linux.test"]) == ["2.2.2.2\tb.vm.linux.test b.linux.test", "# a note"]
+
+
+CARD, LOOPBACK = "10.1.2.3\ttermina.linux.test", "127.0.0.1\ttermina.linux.test"
+SILENT = Names([LOOPBACK, "10.1.2.9\tweb.linux.test"], [], frozenset({"termina.linux.test"}))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_guest_that_says_nothing_for_a_moment_keeps_the_address_that_it_had(whole: bool) -> None:
+    """Not the one of its ports instead: its names would go to and fro with every moment that its agent is busy."""
+    before = [CARD, "fd42::3\ttermina.linux.test", "10.1.2.4\tweb.linux.test"]
+    now = ["10.1.2.9\tweb.linux.test", CARD, "fd42::3\ttermina.linux.test"]
+    assert carried_over(before, SILENT, whole) == now
+    assert carried_over(now, SILENT, whole) == now
+    swapped = [CARD, "10.1.2.9\tweb.linux.test"]
+    assert carried_over(swapped, SILENT, whole) == swapped  # nothing to write
+    assert carried_over([], SILENT, whole) == SILENT.lines
+    assert carried_over(before, Names(["10.1.2.9\tweb.linux.test"], []), whole=True) == ["10.1.2.9\tweb.linux.test"]
+
+
+def test_who_says_nothing_is_told_from_who_has_nothing() -> None:
+    machine_id = ResourceId("VirtualMachine", "termina")
+    told = names(TOWER, {(QEMU, machine_id): None})
+    assert told.silent == {"termina.linux.test"} and LOOPBACK in told.lines
+    assert names(TOWER, {}).silent == frozenset()
+    bare = names([machine("termina")], {(QEMU, machine_id): None})
+    assert bare.lines == [] and bare.silent == {"termina.linux.test"}
+    assert [one.summary for one in bare.problems] == ["it does not say by what address it is reached"]
 
 
 ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT

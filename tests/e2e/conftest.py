@@ -43,16 +43,20 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A machine as the command line sees it: its own state folder, its own LXD, a folder for manifests."""
+    """A machine as the command line sees it: its own state folder, its own LXD, a folder for manifests.
+
+    within: what every command is started by, see ``own_hosts``.
+    """
 
     state: Path
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    within: tuple[str, ...] = ()
 
     def run(self, *words: str, timeout: float = 240, stdin: str = "", **extra: str) -> Done:
         """One command, as a user would call it without a terminal. A traceback is never shown."""
         done = subprocess.run(
-            [*COMMAND, *words],
+            [*self.within, *COMMAND, *words],
             env={**self.environment, **extra},
             input=stdin,
             capture_output=True,
@@ -73,7 +77,7 @@ class Place:
     def started(self, *words: str, until: str) -> Iterator[subprocess.Popen[str]]:
         """A command that is still running, and has said ``until`` on stderr; ended at the end, whatever happens."""
         with subprocess.Popen(
-            [*COMMAND, *words],
+            [*self.within, *COMMAND, *words],
             env=dict(self.environment),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -102,6 +106,19 @@ class Place:
         """What ``get -o name`` lists, Hosts apart: they are where things are, not things that were made."""
         listed = self.ok("get", "-o", "name", *words).out.split()
         return {name for name in listed if not name.startswith("Host/")}
+
+
+@contextlib.contextmanager
+def own_hosts(file: Path) -> Iterator[tuple[str, ...]]:
+    """A view of this machine in which that file is /etc/hosts; what a command has to begin with to be in it, and all
+    that it starts. The file of the machine itself is neither read nor written."""
+    script = 'mount --bind "$1" /etc/hosts && echo there && exec cat'
+    command = ["unshare", "--mount", "sh", "-c", script, "sh", str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None and holder.stdout is not None
+        assert holder.stdout.readline() == "there\n"
+        yield ("nsenter", f"--mount=/proc/{holder.pid}/ns/mnt", "sh", "-c", 'cd "$0" && exec "$@"', str(file.parent))
+        holder.stdin.close()
 
 
 @pytest.fixture(scope="session")

@@ -75,4 +75,5 @@ def test_a_shell_is_the_declared_users(place: Place) -> None:
         assert code == 5, told
     told, code = at_terminal(place, ["shell", "web", "-u", "nobody"])
     assert code == 1, told
+    assert "Container/web: only a VM has a monitor" in place.run("monitor", "web").err
     place.ok("delete", "--yes", file)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from reconciler.names import block
 from reconciler.names.lines import Names, names
 from tests.core.test_hostnames import OWN, TOWER
-from tests.e2e.conftest import COMMAND, Place
+from tests.e2e.conftest import Place, own_hosts
 from tests.e2e.test_commands import IMAGE, container, environment
 from tests.support.dnsmasq import Dnsmasq
 
@@ -43,7 +44,7 @@ def test_programs_find_a_container_inside_a_vm_by_its_names(tmp_path: Path) -> N
     block.maintain(file, Names([], []), whole=False)
     assert resolved(file, "penguin.termina.linux.test").startswith("127.0.0.1 ")
     block.maintain(file, Names([], []), whole=True)
-    assert file.read_bytes() == b"127.0.0.1\tlocalhost\n\xff odd\r\n# no line end\n"
+    assert file.read_bytes() == b"127.0.0.1\tlocalhost\n\xff odd\r\n# no line end"
     assert [path.name for path in tmp_path.iterdir()] == ["hosts"]
 
 
@@ -108,20 +109,22 @@ def test_apply_and_delete_keep_them_where_the_environment_asks_for_it(place: Pla
     place.write("all.yaml", IMAGE + NETWORK + container("web", devices=CARD, ready=ready))
     whole = place.write("environment.yaml", environment("named", names=True))
 
-    def elsewhere(*words: str) -> str:
-        script = 'mount --bind "$1" /etc/hosts && shift && exec "$@"'
-        command = ["unshare", "--mount", "sh", "-c", script, "sh", str(file), *COMMAND, *words]
-        done = subprocess.run(command, env=place.environment, capture_output=True, text=True, cwd=place.folder)
-        assert done.returncode == 0, done.stderr
-        return done.stderr
-
-    elsewhere("plan", whole, "--out", "saved.plan")
-    assert file.read_text() == "127.0.0.1\tlocalhost\n"
-    elsewhere("apply", "saved.plan")
-    assert resolved(file, "web.linux.test").startswith("10.77.7.")
-    file.write_text("127.0.0.1\tlocalhost\n# end reconciler\n")
-    assert "do not stand there once each" in elsewhere("apply", whole)
-    file.write_text("127.0.0.1\tlocalhost\n")
-    elsewhere("delete", "--yes", whole)
-    assert file.read_text() == "127.0.0.1\tlocalhost\n"
-    elsewhere("hosts", "--remove")
+    with own_hosts(file) as within:
+        here = replace(place, within=within)
+        here.ok("plan", whole, "--out", "saved.plan")
+        assert file.read_text() == "127.0.0.1\tlocalhost\n"
+        here.ok("apply", "saved.plan")
+        assert resolved(file, "web.linux.test").startswith("10.77.7.")
+        file.write_text("127.0.0.1\tlocalhost\n# end reconciler\n")
+        assert "do not stand there once each" in here.ok("apply", whole).err
+        file.write_text("127.0.0.1\tlocalhost\n")
+        file.chmod(0o444)
+        without_rights = ("unshare", "--user", "--map-user=1000", "--map-group=1000")
+        somebody = replace(here, within=(*within, *without_rights))
+        said = somebody.ok("apply", whole).err
+        assert "/etc/hosts: cannot be written: Permission denied" in said
+        assert "hint: names are kept by root; `reconciler hosts` prints what should stand there" in said
+        assert file.read_text() == "127.0.0.1\tlocalhost\n"
+        here.ok("delete", "--yes", whole)
+        assert file.read_text() == "127.0.0.1\tlocalhost\n"
+        here.ok("hosts", "--remove")

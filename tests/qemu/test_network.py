@@ -5,7 +5,8 @@ from __future__ import annotations
 import secrets
 import signal
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from reconciler.backends.qemu.agent import Agent
 from reconciler.model import ResourceId, Verb
 from tests.support.qemu import Lab, holders
 
 NET = Path("/sys/class/net")
+VM = ResourceId("VirtualMachine", "vm")
 
 
 def nic(type: str = "user", **more: Any) -> dict[str, Any]:
@@ -88,6 +91,18 @@ def test_a_guest_reaches_its_bridge(linux: Lab, bridge: str) -> None:
     linux.converge(linux.busybox(nics={"eth0": nic("bridge", bridge=bridge)}))
     linux.inside("sh", "-c", "ip addr add 10.213.78.2/24 dev eth0; ip link set eth0 up")
     assert linux.ask("ping", "-c", "1", "-W", "30", "10.213.78.1").code == 0
+    assert told_in_time(linux) == {VM: ["10.213.78.2"]}
+    with Agent(linux.folder().agent, "vm", patience=60, keep=False):  # it hears one at a time
+        assert linux.backend.addresses() == {VM: None}
+    assert told_in_time(linux) == {VM: ["10.213.78.2"]}
+
+
+def told_in_time(lab: Lab) -> Mapping[ResourceId, Sequence[str] | None]:
+    """The addresses of its one VM: a busy machine's agent may be slow to say them."""
+    deadline = time.monotonic() + 60
+    while (told := lab.backend.addresses()) == {VM: None}:
+        assert time.monotonic() < deadline
+    return told
 
 
 def test_a_bridge_that_is_not_there(lab: Lab) -> None:
