@@ -90,7 +90,7 @@ def _apply(
         saved.refuse_if_moved(promised, plan)
     waits = any(step.waiting for step in plan.steps)
     if arguments.output == "table" and (arguments.verbose or waits or not plan.in_sync):
-        tell(plan_lines(plan, wanted.desired, arguments.verbose))
+        tell(plan_lines(plan, wanted.desired, arguments.verbose, followed=True))
     elif plan.blocker:
         show_problems([plan.blocker])
     # Whoever applies a saved plan has seen it: it is not asked about again.

@@ -105,7 +105,7 @@ def _delete(arguments: argparse.Namespace, environment: str, targets: Targets, b
     plan, world = loop.delete(environment, targets, backends, PlanOptions(confirm_delete=arguments.confirm_delete))
     show_problems(unanswered(world))
     if arguments.output == "table":
-        tell(plan_lines(plan, {}, verbose=True, good=GONE))
+        tell(plan_lines(plan, {}, verbose=True, good=GONE, followed=True))
     if plan.blocker:
         show_problems([plan.blocker])
         return PROBLEM

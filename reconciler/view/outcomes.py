@@ -38,7 +38,8 @@ def outcome_line(outcome: Outcome) -> Line:
     if outcome.result is Result.FAILED:
         after = f" after {duration(outcome.elapsed)}"
         return line(name, (f"{outcome.step.verb.value} failed", style), (after, "dim"))
-    return line(name, (outcome.result.value, style), (f": {clean(outcome.step.reason)}", "dim"))
+    why = outcome.problem.summary if outcome.problem else outcome.step.reason
+    return line(name, (outcome.result.value, style), (f": {clean(why)}", "dim"))
 
 
 def run_lines(run: Run) -> Iterator[Line]:
@@ -61,10 +62,11 @@ def run_lines(run: Run) -> Iterator[Line]:
 
 
 def trouble_lines(outcome: Outcome) -> Iterator[Line]:
-    """Why a step did not end well."""
+    """Why a step did not end well: what was not even tried in one line, the way out below."""
     yield outcome_line(outcome)
     if outcome.problem:
-        yield from problem_lines([outcome.problem], indent=2)
+        said = problem_lines([outcome.problem], indent=2)
+        yield from said if outcome.result is Result.FAILED else list(said)[1:]
 
 
 def _word(outcome: Outcome) -> str:

@@ -50,11 +50,18 @@ AS_DECLARED, GONE = "as declared", "not there any more"
 
 
 def plan_lines(
-    plan: Plan, desired: Mapping[ResourceId, Desired], verbose: bool = False, good: str = AS_DECLARED
+    plan: Plan,
+    desired: Mapping[ResourceId, Desired],
+    verbose: bool = False,
+    good: str = AS_DECLARED,
+    followed: bool = False,
 ) -> Iterator[Line]:
-    """The whole plan; what is left alone is only counted, unless ``verbose`` or it has something to say."""
+    """The whole plan; what is left alone is only counted, unless ``verbose`` or it has something to say.
+
+    followed: an account comes after it, which says itself that there was nothing to do
+    """
     told = [
-        list(step_lines(step, desired.get(step.id), verbose))
+        list(step_lines(step, plan.adjusted.get(step.id) or desired.get(step.id), verbose))
         for step in plan.steps
         if verbose or step.verb is not Verb.NOOP or step.notes or step.waiting
     ]
@@ -64,7 +71,8 @@ def plan_lines(
         yield line()
     for note in plan.notes:
         yield line(("note: ", "note"), clean(note))
-    yield summary_line(plan, good)
+    if not (followed and plan.in_sync):
+        yield summary_line(plan, good)
     if plan.blocker:
         yield from problem_lines([plan.blocker])
 
@@ -111,7 +119,8 @@ def _change_row(change: Change) -> list[Span]:
     elif change.op == "remove":
         row += [("- " + shown(change.path, change.old), "bad")]
     else:
-        row += [(f"{shown(change.path, change.old)} → {shown(change.path, change.new)}", "warn")]
+        before = f"{shown(change.path, change.old)} → " if change.old is not None else ""
+        row += [(before + shown(change.path, change.new), "warn")]
     row.append((change.effect.value if change.effect is not Effect.NONE else "", _EFFECT_STYLES.get(change.effect, "")))
     row.append((clean(change.note), "dim"))
     return row

@@ -71,6 +71,29 @@ def test_nothing_to_do_says_so() -> None:
     assert gone == "Nothing to do: 1 resource not there any more.\n"
 
 
+def test_where_an_account_follows_nothing_to_do_is_said_once() -> None:
+    quiet, busy = Plan("default", (step(Verb.NOOP),)), Plan("default", (step(Verb.CREATE),))
+    assert list(plan_lines(quiet, {}, followed=True)) == []
+    assert render(plan_lines(busy, {}, followed=True), colour=False).endswith("Plan: 1 to create.\n")
+
+
+def test_a_creation_shows_what_is_made_now_and_once_what_waits() -> None:
+    port = {"listen": "127.0.0.1:8080"}
+    whole = Desired(WEB, "lxd/local", {"cpus": {"count": 2}, "forwards": {"http": port}})
+    now = replace(whole, spec={"cpus": {"count": 2}})
+    taken = Change("add", ("forwards", "http"), None, port, Effect.IMPOSSIBLE, "it is taken")
+    plan = Plan("default", (replace(step(Verb.CREATE), waiting=(taken,)),), adjusted={WEB: now})
+    told = text_of(plan, web=whole)
+    assert "cpus.count" in told and told.count("forwards.http") == 1
+
+
+def test_what_nobody_knows_is_not_shown_as_null() -> None:
+    asked = Change("change", ("reset",), None, "asked for", Effect.REPLACE, "what is in it goes")
+    assert '      reset  "asked for"  replace  what is in it goes\n' in text_of(
+        Plan("default", (step(Verb.REPLACE, Effect.REPLACE, asked),))
+    )
+
+
 def test_a_creation_shows_what_is_made_but_not_its_secrets() -> None:
     spec = {"memory": {"size": 1 << 30}, "cloudInit": {"userData": "password: hunter2"}, "imagePolicy": "create"}
     told = text_of(Plan("default", (step(Verb.CREATE),)), web=Desired(WEB, "lxd/local", spec))
@@ -179,6 +202,19 @@ def test_a_failure_is_accounted_for_with_the_guests_last_words() -> None:
     assert "Container/web: create failed after 2.0s\n" in told
     assert "| panic!" in told
     assert told.endswith("Not converged: 1 failed, 1 created.\n")
+
+
+def test_what_was_not_even_tried_is_told_in_one_line_with_the_way_out() -> None:
+    held, blocked = step(Verb.HOLD, reason="not ours"), step(Verb.CREATE, id=ResourceId("Container", "b"))
+    outcomes = [
+        Outcome(held, Result.HELD, problem=Problem("not ours", subject="Container/web", hint="--adopt")),
+        Outcome(blocked, Result.BLOCKED, problem=Problem("Image/a did not end well", subject="Container/b")),
+    ]
+    told = render(run_lines(Run("1", "apply", Plan("default", (held, blocked)), outcomes)), colour=False)
+    assert told == (
+        "Container/web: held: not ours\n    hint: --adopt\n"
+        "Container/b: blocked: Image/a did not end well\nNot converged: 1 held, 1 blocked.\n"
+    )
 
 
 def test_plan_and_apply_json_have_the_promised_form() -> None:
