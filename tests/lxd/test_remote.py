@@ -6,7 +6,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -169,7 +169,7 @@ def impostor(certificate: Path, key: Path) -> Iterator[tuple[str, list[bytes]]]:
 
 
 @contextmanager
-def dripping(certificate: Path, key: Path) -> Iterator[str]:
+def dripping(certificate: Path, key: Path, beginning: bytes) -> Iterator[str]:
     """An LXD, by its certificate, whose answer begins well and goes on a byte at a time until somebody hangs up."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -180,7 +180,7 @@ def dripping(certificate: Path, key: Path) -> Iterator[str]:
             plain, _ = listening.accept()
             with suppress(OSError), context.wrap_socket(plain, server_side=True) as secure:
                 secure.recv(4096)
-                secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+                secure.sendall(beginning)
                 while not over.wait(0.05):
                     secure.sendall(b" ")
 
@@ -195,16 +195,26 @@ def dripping(certificate: Path, key: Path) -> Iterator[str]:
 
 def test_an_answer_that_only_drips_has_no_more_time_than_any_other(remote: Remote, tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path, "slow")
-    with dripping(certificate, key) as url:
-        client = Client(resolve_address({**remote.spec, "url": url, "serverCertificate": str(certificate)}, tmp_path))
+    body, headers = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b"HTTP/1.1 200 OK\r\nServer:"
 
-        def ask() -> None:
+    def ask(case: tuple[Callable[[Client, Deadline], object], bytes]) -> None:
+        asked, beginning = case
+        with dripping(certificate, key, beginning) as url:
+            spec = {**remote.spec, "url": url, "serverCertificate": str(certificate)}
+            client = Client(resolve_address(spec, tmp_path))
             with pytest.raises(Unreachable, match="it took too long"):
-                client.get("instances", within=Deadline.after(1))
+                asked(client, Deadline.after(1))
+            client.close()
 
-        asking = ThreadPoolExecutor(1).submit(ask)
-        asking.result(60)
-        client.close()
+    cases: list[tuple[Callable[[Client, Deadline], object], bytes]] = [
+        (lambda client, within: client.get("instances", within=within), body),
+        (lambda client, within: client.get("instances", within=within), headers),
+        (lambda client, within: client.stream("instances", sink=lambda _: None, within=within), body),
+        (lambda client, within: client.head("instances", within=within), headers),
+        (lambda client, within: client.websocket(("events",), within), headers),
+    ]
+    with ThreadPoolExecutor(len(cases)) as pool:
+        list(pool.map(ask, cases, timeout=60))
 
 
 def test_an_impostor_hears_nothing(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,12 @@
 """Talk over https: pylxd's connection, trust and API nodes, never its model objects.
 
-One of its habits is taken away from it: letting REQUESTS_CA_BUNDLE of the environment override the pinned certificate.
+Two of its habits are taken away from it: letting REQUESTS_CA_BUNDLE of the environment override the pinned certificate,
+and giving an answer that drips as long as it likes.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import quote
@@ -20,9 +20,18 @@ from cryptography import x509
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client.answers import LARGEST, Answer, TooMuch
 from reconciler.backends.lxd.client.local import hint_for, reason
+from reconciler.backends.lxd.client.timely import TimelyResponse
 from reconciler.problems import Interrupted, Problem, Refused, Unreachable
 
 _CHUNK = 256 * 1024
+
+
+class _Connection(urllib3.connection.HTTPSConnection):
+    response_class = TimelyResponse
+
+
+class _Connections(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _Connection
 
 
 def open_session(address: Address) -> tuple[str, requests.Session]:
@@ -34,21 +43,19 @@ def open_session(address: Address) -> tuple[str, requests.Session]:
         cert=(str(address.client_certificate), str(address.client_key)),
     )
     session.trust_env = False
+    session.get_adapter(endpoint).poolmanager.pool_classes_by_scheme = {"https": _Connections}
     session.hooks["response"].append(_whole)
     return endpoint, session
 
 
-def _whole(response: requests.Response, *_: Any, timeout: float | None = None, **__: Any) -> None:
-    """Read the answer, as long as it is no longer than any that is meant well, and comes within ``timeout`` seconds."""
-    content, deadline = bytearray(), None if timeout is None else time.monotonic() + timeout
+def _whole(response: requests.Response, *_: Any, **__: Any) -> None:
+    """Read the answer, as long as it is no longer than any that is meant well."""
+    content = bytearray()
     for part in _parts(response):
         content += part
         if len(content) > LARGEST:
             response.close()
             raise TooMuch(LARGEST)
-        if deadline is not None and time.monotonic() > deadline:
-            response.close()
-            raise requests.exceptions.ReadTimeout(TimeoutError("it took too long"))
     response._content = bytes(content)  # where requests itself puts it
 
 

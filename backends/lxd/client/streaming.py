@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from typing import cast
 
 from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client.answers import LARGEST, Answer
+from reconciler.backends.lxd.client.timely import TimelyResponse
 from reconciler.backends.lxd.client.websockets import connect, silence
 
 _CHUNK = 256 * 1024
@@ -15,6 +17,8 @@ _CHUNK = 256 * 1024
 
 class _Connection(http.client.HTTPConnection):
     """HTTP on a socket of ours: a unix socket, or pinned TLS."""
+
+    response_class = TimelyResponse
 
     def __init__(self, address: Address, timeout: float) -> None:
         super().__init__("lxd", timeout=timeout)
@@ -34,7 +38,7 @@ def ask(
     with closing(_Connection(address, timeout)) as connection:
         with _hearing(address):
             connection.request(method, target)
-            response = connection.getresponse()
+            response = cast(TimelyResponse, connection.getresponse())
             headers = {name.lower(): value for name, value in response.headers.items()}
             if sink is None or not 200 <= response.status < 300:
                 return Answer(response.status, "", response.read(LARGEST), headers)
@@ -43,8 +47,9 @@ def ask(
         return Answer(response.status, "", b"", headers)
 
 
-def _piece(address: Address, response: http.client.HTTPResponse) -> bytes:
+def _piece(address: Address, response: TimelyResponse) -> bytes:
     with _hearing(address):
+        response.renew()
         data = response.read(_CHUNK)
         if not data and response.length:
             raise http.client.IncompleteRead(b"", response.length)
