@@ -1,7 +1,7 @@
 """POLICY, before RESOLVE hands over: what reaches the host's own power needs leave in the administrator's file.
 
 Not a manifest: ``/etc/reconciler/policy.yaml`` for root, else ``$XDG_CONFIG_HOME/reconciler/policy.yaml``. Inside a VM,
-which is the security boundary, nesting and the like need no leave.
+which is the security boundary, nesting and the like need no leave; to be privileged does everywhere.
 """
 
 from __future__ import annotations
@@ -43,8 +43,9 @@ _BY_KIND: Mapping[str, Check] = {
     "Device": check_device,
     "PortForward": check_port_forward,
 }
-_INSIDE_FREE = frozenset(("Network", "Profile", "StoragePool", "Project", "Volume"))
-"""What may do as it likes on a host that is inside of a VM; of a Container only its image is still looked at."""
+_INSIDE_FREE = frozenset(("Network", "StoragePool", "Project", "Volume"))
+"""What may do as it likes on a host that is inside of a VM; of Containers and Profiles it is still asked whether they
+are privileged, and where an image comes from."""
 AROUND = frozenset(("Host", "Network", "VirtualMachine")) | ATTACHMENTS
 """What ``Around`` is made of."""
 

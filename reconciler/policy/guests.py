@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from reconciler.policy.images import check_remote
-from reconciler.policy.raw import check_config, check_devices, nesting, privileged
+from reconciler.policy.raw import check_config, check_devices, check_privileged, nesting, privileged
 from reconciler.policy.wishes import KERNELS, Wishes
 
 
 def check_container(wishes: Wishes) -> None:
-    """On a host inside of a VM it may do as it likes; only its image is still somebody's."""
+    """On a host inside of a VM it may do as it likes, but for being root of that VM; and its image is somebody's."""
     spec = wishes.spec
     if "remote" in (image := spec.get("image", {})):
         check_remote(wishes, ("image",), image["remote"])
-    if wishes.inside:
-        return
     if spec.get("privileged"):
         privileged(wishes, ("privileged",))
+    if wishes.inside:
+        check_privileged(wishes, spec.get("config", {}))
+        return
     if spec.get("nesting"):
         nesting(wishes, ("nesting",))
     check_config(wishes, spec.get("config", {}))

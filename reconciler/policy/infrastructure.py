@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from reconciler.policy.raw import check_config, check_devices
+from reconciler.policy.raw import check_config, check_devices, check_privileged
 from reconciler.policy.wishes import Wishes, allowed, is_on
 from reconciler.sockets import split_listen
 
@@ -16,6 +16,9 @@ _PROJECT = ("features.*", "limits.*", "images.*", "backups.*", "user.*", "restri
 
 def check_profile(wishes: Wishes) -> None:
     """A profile is a container's configuration under another name."""
+    if wishes.inside:
+        check_privileged(wishes, wishes.spec.get("config", {}))
+        return
     check_config(wishes, wishes.spec.get("config", {}))
     check_devices(wishes, wishes.spec.get("devices", {}))
 

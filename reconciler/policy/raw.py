@@ -12,7 +12,8 @@ _HARMLESS = (
     *("boot.autostart*", "boot.host_shutdown*", "boot.stop.priority", "cloud-init.*", "cluster.evacuate"),
     *("environment.*", "image.*", "limits.*", "migration.*", "security.protection.*", "snapshots.*", "user.*"),
 )
-_HARMLESS_OFF = ("security.privileged", "security.nesting", "security.devlxd", "security.devlxd.images")
+_PRIVILEGED = "security.privileged"
+_HARMLESS_OFF = (_PRIVILEGED, "security.nesting", "security.devlxd", "security.devlxd.images")
 _OPTIONS_WITH_POWER = {
     "disk": ("raw.mount.options", "shift", "propagation", "ceph.*"),
     "nic": ("ipv4.routes*", "ipv6.routes*", "host_name", "vlan*", "security.acls.default*", "gvrp", "queue.*"),
@@ -24,8 +25,8 @@ def check_config(wishes: Wishes, config: Mapping[str, str]) -> None:
     """The configuration of a container or profile."""
     for key, value in config.items():
         where = ("config", key)
-        if key == "security.privileged" and is_on(value):
-            privileged(wishes, where)
+        if key == _PRIVILEGED:
+            check_privileged(wishes, {key: value})
         elif key == "security.nesting" and is_on(value):
             nesting(wishes, where)
         elif key == "security.idmap.isolated" and is_on(value):
@@ -34,10 +35,17 @@ def check_config(wishes: Wishes, config: Mapping[str, str]) -> None:
             wishes.key(where, key)
 
 
+def check_privileged(wishes: Wishes, config: Mapping[str, str]) -> None:
+    """The one key that needs leave wherever the container is."""
+    if is_on(config.get(_PRIVILEGED, "")):
+        privileged(wishes, ("config", _PRIVILEGED))
+
+
 def privileged(wishes: Wishes, where: Where) -> None:
-    """Its root is the host's root."""
-    if not (allowed(wishes.name, wishes.policy.privileged) or allowed("security.privileged", wishes.policy.keys)):
-        wishes.refuse(where, "root in it is root of the host", f"containers: {{privileged: [{wishes.name}]}}")
+    """Its root is the host's root; inside of a VM that one's, who has all that is led into the VM for others."""
+    if not (allowed(wishes.name, wishes.policy.privileged) or allowed(_PRIVILEGED, wishes.policy.keys)):
+        whose = "the VM, with all that is led into it for others" if wishes.inside else "the host"
+        wishes.refuse(where, f"root in it is root of {whose}", f"containers: {{privileged: [{wishes.name}]}}")
 
 
 def nesting(wishes: Wishes, where: Where) -> None:

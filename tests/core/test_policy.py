@@ -201,7 +201,7 @@ def test_images(tmp_path: Path) -> None:
     assert refused(tmp_path, text, allowed=Policy(FILE, unpinned=True, servers=servers)) == []
 
 
-INSIDE = "host: far\nprivileged: true\nconfig: {raw.lxc: x}\ndevices: {a: {type: disk, source: /etc, path: /x}}"
+INSIDE = "host: far\nnesting: true\nconfig: {raw.lxc: x}\ndevices: {a: {type: disk, source: /etc, path: /x}}"
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,22 @@ INSIDE = "host: far\nprivileged: true\nconfig: {raw.lxc: x}\ndevices: {a: {type:
 def test_inside_a_vm_nesting_and_the_like_need_no_leave(tmp_path: Path, host: str) -> None:
     assert refused(tmp_path, host, container(INSIDE)) == []
     assert len(refused(tmp_path, host, written("Container", "host: far\nimage: images:a"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec"),
+    [
+        ("Container", f"{PINNED}\nhost: far\nprivileged: true"),
+        ("Container", f"{PINNED}\nhost: far\nconfig: {{security.privileged: 'true'}}"),
+        ("Profile", "host: far\nconfig: {security.privileged: 'yes', raw.lxc: x}"),
+    ],
+)
+def test_inside_a_vm_too_nothing_is_privileged_without_leave(tmp_path: Path, kind: str, spec: str) -> None:
+    given = (written("VirtualMachine", "lxd: true", "far"), written(kind, spec, "builder"))
+    (problem,) = refused(tmp_path, *given)
+    assert "root in it is root of the VM" in problem.summary
+    assert "containers: {privileged: [builder]}" in str(problem.hint)
+    assert refused(tmp_path, *given, allowed=Policy(FILE, privileged=("builder",))) == []
 
 
 def test_what_is_led_into_a_vm_is_asked_about_where_it_begins(tmp_path: Path) -> None:
