@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 
 from reconciler.backends.images import ContainerImage, container_image
+from reconciler.backends.images.busybox import script
 from tests.images.lxc import Lxc, Stopwatch, until
 from tests.support.lxd import PrivateLxd, private_lxd
+from tests.support.unique import own_net
 
 MARKER = "/etc/motd"
 RECIPE = {"recipe": "busybox", "files": [{"path": MARKER, "content": "hello\n", "mode": "0640"}]}
-HAS_ADDRESS = "ip -4 addr show eth0 | grep -q 10.77.9."
+NET = f"{own_net()}.9"
+HAS_ADDRESS = f"ip -4 addr show eth0 | grep -q {NET}."
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +48,7 @@ def lxc(
     """The client; the image is there, and a bridge with DHCP."""
     client = Lxc(lxd.socket.parent, tmp_path_factory.mktemp("lxc"))
     client("image", "import", str(image.metadata), "--alias", "busybox")
-    client("network", "create", network, "ipv4.address=10.77.9.1/24", "ipv4.nat=false", "ipv6.address=none")
+    client("network", "create", network, f"ipv4.address={NET}.1/24", "ipv4.nat=false", "ipv6.address=none")
     yield client
     client("network", "delete", network)
     client("image", "delete", "busybox")
@@ -91,8 +94,8 @@ def test_it_feels_like_home(lxc: Lxc, running: str) -> None:
 
 def test_an_address_by_dhcp(lxc: Lxc, running: str) -> None:
     lxc.inside(running, until(HAS_ADDRESS))
-    lxc.inside(running, until("grep -q 10.77.9.1 /etc/resolv.conf"))
-    assert "default via 10.77.9.1" in lxc.inside(running, "ip route")
+    lxc.inside(running, until(f"grep -q {NET}.1 /etc/resolv.conf"))
+    assert f"default via {NET}.1" in lxc.inside(running, "ip route")
 
 
 def test_a_card_that_comes_later(lxc: Lxc, running: str, network: str) -> None:
@@ -101,6 +104,29 @@ def test_a_card_that_comes_later(lxc: Lxc, running: str, network: str) -> None:
     lxc.inside(running, until("! pidof udhcpc"))
     lxc("config", "device", "add", running, "eth0", "nic", f"network={network}", "name=eth0")
     lxc.inside(running, until(HAS_ADDRESS))
+
+
+def test_a_card_that_comes_before_the_guest_listens_is_found(lxc: Lxc, name: str, network: str, tmp_path: Path) -> None:
+    """Nobody is there yet to hear of it: whoever looks for cards has to look after that."""
+    slow = f'uevent() {{ >/run/begun; {until("[ -e /run/go ]")}; exec busybox uevent "$@"; }}'
+    (tmp_path / "common.sh").write_bytes(script("common.sh") + slow.encode())
+    lxc("init", "busybox", name)
+    lxc("file", "push", str(tmp_path / "common.sh"), f"{name}/lib/reconciler/common.sh")
+    lxc("start", name)
+    lxc.inside(name, until("[ -e /run/begun ]"))
+    lxc("config", "device", "add", name, "eth0", "nic", f"network={network}", "name=eth0")
+    lxc.inside(name, until("[ -e /sys/class/net/eth0 ]") + "; >/run/go")
+    lxc.inside(name, until(HAS_ADDRESS))
+
+
+def test_whoever_asks_at_the_same_time_gets_one_client(lxc: Lxc, running: str) -> None:
+    common = ". /lib/reconciler/common.sh"
+    lxc.inside(running, f"{common}; {until(HAS_ADDRESS)}; dhcp_stop eth0; {until('! pidof udhcpc')}")
+    lxc.inside(running, f"{common}; for i in 1 2 3 4 5 6 7 8 9; do dhcp eth0 & done; wait")
+    lxc.inside(running, until(HAS_ADDRESS))
+    assert len(lxc.inside(running, "pidof udhcpc").split()) == 1
+    lxc.inside(running, f"kill -9 $(pidof udhcpc); {until('! pidof udhcpc')}; {common}; dhcp eth0")
+    lxc.inside(running, until("pidof udhcpc"))
 
 
 def test_the_console(lxc: Lxc, running: str) -> None:

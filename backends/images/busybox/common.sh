@@ -4,20 +4,53 @@ export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/r
 
 say() { echo "reconciler-guest: $*"; }
 
-# dhcp INTERFACE: an address, and the lease renewed from then on; once an interface.
+# dhcp INTERFACE: an address, and the lease renewed from then on; once an interface, whoever asks at the same time.
 dhcp() {
     pid="/run/udhcpc.$1.pid"
-    if [ -f "$pid" ] && kill -0 "$(cat "$pid")" 2>/dev/null; then return 0; fi
-    ip link set "$1" up
-    udhcpc -f -R -i "$1" -p "$pid" -t 5 -T 1 -A 5 -x "hostname:$(hostname)" -s /usr/share/udhcpc/default.script \
-        </dev/null >/dev/null 2>&1 &
+    tries=0
+    until mkdir "$pid.lock" 2>/dev/null || [ "$tries" -ge 500 ]; do
+        tries=$((tries + 1))
+        usleep 10000
+    done
+    if ! { [ -f "$pid" ] && kill -0 "$(cat "$pid")" 2>/dev/null; }; then
+        ip link set "$1" up
+        udhcpc -f -R -i "$1" -p "$pid" -t 5 -T 1 -A 5 -x "hostname:$(hostname)" -s /usr/share/udhcpc/default.script \
+            </dev/null >/dev/null 2>&1 &
+        echo $! >"$pid" # as it will itself, in its own time
+    fi
+    rmdir "$pid.lock" 2>/dev/null
 }
 
-# dhcp_stop INTERFACE: it was taken away.
+# dhcp_stop INTERFACE: it was taken away. Who ends removes the file with its number, which by then must be no other's.
 dhcp_stop() {
     pid="/run/udhcpc.$1.pid"
-    [ -f "$pid" ] && kill "$(cat "$pid")" 2>/dev/null
+    client=$(cat "$pid" 2>/dev/null)
+    kill "$client" 2>/dev/null
+    tries=0
+    while kill -0 "$client" 2>/dev/null && [ "$tries" -lt 300 ]; do
+        tries=$((tries + 1))
+        usleep 10000
+    done
     rm -f "$pid"
+}
+
+# listen: whatever is plugged in from here on is attended to. What is there already has to be looked for afterwards:
+# so nothing is missed, and what comes just then is seen twice.
+listen() {
+    uevent /lib/reconciler/uevent </dev/null >/dev/null 2>&1 &
+    tries=0
+    until listens $! || ! kill -0 $! 2>/dev/null || [ "$tries" -ge 6000 ]; do
+        tries=$((tries + 1))
+        usleep 5000
+    done
+}
+
+# listens PID: the kernel tells it of its events, which is netlink's protocol 15.
+listens() {
+    while read -r socket protocol port rest; do
+        if [ "$protocol:$port" = "15:$1" ]; then return 0; fi
+    done </proc/net/netlink
+    return 1
 }
 
 network() {

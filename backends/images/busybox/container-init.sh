@@ -9,9 +9,9 @@ trap '' HUP
 
 unmount() { :; } # the mounts are LXD's
 
-rm -f /run/udhcpc.*
+rm -rf /run/udhcpc.*
+listen
 network
-uevent /lib/reconciler/uevent </dev/null >/dev/null 2>&1 &
 seed /var/lib/cloud/seed/nocloud-net
 say ready
 attend /dev/console

@@ -50,6 +50,7 @@ plug '/^virtio:|^pci:v00001AF4|^acpi:(PNP0C0C|LNXPWRBN|QEMU)|^dmi:/'
 modprobe -q -a button evdev 2>/dev/null
 
 acpid -f </dev/null >/dev/null 2>&1 &
+listen
 agent
 network
 if nocloud; then
@@ -64,6 +65,5 @@ else
     ) &
 fi
 say ready
-uevent /lib/reconciler/uevent </dev/null >/dev/null 2>&1 &
 read -r terminals </sys/class/tty/console/active
 attend "/dev/${terminals##* }"

@@ -79,10 +79,10 @@ echo 1048576 >/proc/sys/fs/inotify/max_user_instances
 hostname -F /etc/hostname
 modprobe -q -a virtio_net virtio_console virtio_balloon virtio_mem virtiofs button evdev fuse
 acpid -f </dev/null >/dev/null 2>&1 &
+listen
 agent
 network
 data
-uevent /lib/reconciler/uevent </dev/null >/dev/null 2>&1 &
 drivers &
 mkdir -p /var/lib/lxcfs
 serve lxcfs /var/lib/lxcfs &
