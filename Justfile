@@ -43,7 +43,7 @@ test-e2e *args: setup
 
 # the slow proofs, which `test` leaves out: every row of the tables, every way to die
 proofs *args: setup
-    pytest -m proof {{ args }}
+    TESTS_AT_RANDOM=1 pytest -m proof {{ args }}
 
 # manifests from Git, on real servers of this host
 test-gitops *args: setup
@@ -53,9 +53,11 @@ test-gitops *args: setup
 test-watch *args: setup
     pytest tests/watch {{ args }}
 
-# killed at random, so many cycles a victim: hours for thousands (FAULT_SEED=… goes the same way again)
+# Here chance is new each time; `test` takes the same examples and moments again. FAULT_SEED=… goes a soak's way again.
+# new examples for the core, then guests killed at random, so many cycles a victim: hours for thousands
 soak cycles="300" *args: setup
-    FAULT_CYCLES={{ cycles }} pytest tests/faults -rP {{ args }}
+    TESTS_AT_RANDOM=1 pytest tests/core
+    TESTS_AT_RANDOM=1 FAULT_CYCLES={{ cycles }} pytest tests/faults -rP {{ args }}
 
 # packaging, contracts, documentation: the project itself
 test-project *args:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import random
-import secrets
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from tests.support.examples import SEED
+
 CYCLES = int(os.environ.get("FAULT_CYCLES") or "15")
-SEED = os.environ.get("FAULT_SEED") or secrets.token_hex(4)
 _LONGEST = 4.0  # seconds: work that waits for what does not answer may take much longer, and is killed while it waits
 
 
@@ -64,7 +64,7 @@ def _ended(child: int) -> bool:
 def cycles(what: str) -> Iterator[tuple[int, random.Random]]:
     """One after the other: (number, its own chance). What is printed is shown when a test fails, to go that way again.
 
-    FAULT_CYCLES says how many, FAULT_SEED which.
+    FAULT_CYCLES says how many, FAULT_SEED which: the same ones in a normal run, others each time in a soak.
     """
     print(f"FAULT_SEED={SEED} FAULT_CYCLES={CYCLES}  # {what}")
     for number in range(CYCLES):

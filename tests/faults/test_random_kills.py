@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -143,9 +144,10 @@ def test_a_container_gets_there(containers: LxdLab) -> None:
     body = {"name": stranger, "source": {"type": "image", "alias": "busybox"}, "config": {"user.mine": "yes"}}
     lab.client.post(("instances",), body, Deadline.after(30))
     untouched = lab.client.get("instances", stranger).etag
+    image = busybox_image(lab)
     for _, killer.chance in cycles("container"):
         want = some_container(lab, name, killer.chance)
-        wanted = [busybox_image(lab), *([want] if want else [])]
+        wanted = [image, *([replace(want, needs=(image.id,))] if want else [])]
         killer.part_of(in_a_process_of_its_own(lab, wanted))
         lab.converge(*wanted, prune=True)
         there = {one["name"] for one in lab.client.get("instances", recursion="1").metadata}

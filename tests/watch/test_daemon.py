@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from reconciler.watch.serving import _MOST_CLIENTS
+from tests.support.examples import SEED
 from tests.watch.conftest import Place
 
 
@@ -39,6 +40,7 @@ def test_killed_at_any_moment_and_started_again_it_goes_on_and_touches_nothing(p
     with place.watching() as watch:
         watch.until("InSync")
     init, qemu = place.init("old"), place.qemu("vm")
+    chance = random.Random(SEED)
     for number in range(kills):
         watch = place.begin()
         watch.until("Read")
@@ -46,7 +48,7 @@ def test_killed_at_any_moment_and_started_again_it_goes_on_and_touches_nothing(p
         place.container(name, files=[{"path": "/etc/made", "content": "made\n"}])
         if number % 2 == 0:
             watch.until("Step", f"Container/{name}")
-        time.sleep(random.uniform(0.0, 1.0))  # some moment of making it, or before, or after
+        time.sleep(chance.uniform(0.0, 1.0))  # some moment of making it, or before, or after
         watch.kill()
     with place.watching() as watch:
         watch.until("InSync")
