@@ -40,6 +40,7 @@ def test_the_agent(vm: Vm) -> None:
     assert vm.agent.ask("guest-ping") == {}
     assert vm.agent.ask("guest-get-host-name") == {"host-name": "busybox"}
     assert vm.run("id -un; echo $PATH; stat -c %a /tmp").split() == ["root", vm.run("echo $PATH").strip(), "1777"]
+    assert "no_timer_check" in vm.run("cat /proc/cmdline").split()
     assert "lo" in {one["name"] for one in vm.agent.ask("guest-network-get-interfaces")}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.backends.images.busybox.machine import COMMAND_LINE as LINE
 from reconciler.backends.images.tree import file as tree_file
 from reconciler.backends.images.tree import write_cpio
 from reconciler.backends.qemu.client import Monitor
@@ -24,7 +25,6 @@ from tests.support.proofs import BOOT_ID, Proof
 from tests.support.qemu import BUSYBOX, IDENTITY, MIB, Lab, files, lab_in
 
 USER = {"type": "user", "model": "virtio-net-pci"}
-LINE = "console=ttyS0 panic=-1 quiet cryptomgr.notests"
 MAIN = {"image": {"name": BUSYBOX, "identity": IDENTITY}}
 BASE: Mapping[str, Any] = {
     "cpus": {"count": 1, "max": 3},

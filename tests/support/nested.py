@@ -78,7 +78,7 @@ def outer_host(images: Path, folder: Path) -> Iterator[Outer]:
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-M", "q35", "-m", "900"]
     command += ["-smp", "2", "-accel", "tcg,thread=multi", "-cpu", "max", "-serial", f"file:{folder}/serial"]
     command += ["-kernel", str(initrd.with_name("kernel")), "-initrd", str(initrd)]
-    command += ["-append", "console=ttyS0 panic=-1 quiet"]
+    command += ["-append", "console=ttyS0 panic=-1 quiet no_timer_check"]
     for name in ("qmp", "agent"):
         command += ["-chardev", f"socket,id={name},path={folder}/{name},server=on,wait=off"]
     command += ["-mon", "chardev=qmp,mode=control", "-device", "virtio-serial-pci"]
