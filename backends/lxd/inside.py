@@ -19,6 +19,7 @@ from typing import Any
 from reconciler import accounts
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.deadline import Deadline
+from reconciler.backends.lxd.server import pid_of, server
 from reconciler.backends.lxd.terms.values import read_bool
 from reconciler.beneath import open_beneath
 from reconciler.model import Spec
@@ -103,19 +104,19 @@ def look(client: Client, within: Deadline, only: Mapping[str, Any] | None = None
     """
     if client.address.socket is None:
         return Sight()
-    server = int(client.get(within=within).metadata["environment"].get("server_pid") or 0)
+    daemon = pid_of(server(client, within))
     if only is not None and not any(one.get("type") == "proxy" for one in (only.get("devices") or {}).values()):
-        sight = _look_again(server, client.address.project, only["name"])
+        sight = _look_again(daemon, client.address.project, only["name"])
         if sight is not None:
             return sight
-    return look_around(server, client.address.project)
+    return look_around(daemon, client.address.project)
 
 
-def _look_again(server: int, project: str | None, name: str) -> Sight | None:
+def _look_again(daemon: int, project: str | None, name: str) -> Sight | None:
     """At one container whose monitor was seen before; None when that is not there (any more)."""
     called = name if project in (None, "default") else f"{project}_{name}"
-    monitor = _monitors.get((server, called))
-    folder, own = _containers_folder(server), _standing(server)
+    monitor = _monitors.get((daemon, called))
+    folder, own = _containers_folder(daemon), _standing(daemon)
     if monitor is None or folder is None or own is None:
         return None
     try:
@@ -139,9 +140,9 @@ def _watched(words: bytes, folder: str) -> str | None:
     return name.decode("utf-8", "replace")
 
 
-def look_around(server: int, project: str | None) -> Sight:
+def look_around(daemon: int, project: str | None) -> Sight:
     """The same for the LXD that is this process. Any process may be called as its own are: a guest's are found out."""
-    folder, own = _containers_folder(server), _standing(server)
+    folder, own = _containers_folder(daemon), _standing(daemon)
     if folder is None or own is None:
         return Sight()
     inits: dict[str, int] = {}
@@ -151,7 +152,7 @@ def look_around(server: int, project: str | None) -> Sight:
             name = _watched(words, folder)
             if name is not None and _standing(pid) == own and (init := _child(pid)) is not None:
                 inits[name] = init
-                _monitors[server, name] = pid
+                _monitors[daemon, name] = pid
         elif b"\0forkproxy\0" in words and (standing := _standing(pid)) is not None and standing[1] == own[1]:
             listening |= set(_forwarded(words))
     return Sight(project, inits, frozenset(listening))
@@ -183,10 +184,10 @@ def _text(pid: int, path: str) -> str | None:
         return file.read(_LARGEST).decode("utf-8", "replace")
 
 
-def _containers_folder(server: int) -> str | None:
+def _containers_folder(daemon: int) -> str | None:
     """Where that LXD keeps its containers, as its monitors call it; None when it is no process of this host."""
     try:
-        environment = (_PROC / str(server) / "environ").read_bytes().split(b"\0")
+        environment = (_PROC / str(daemon) / "environ").read_bytes().split(b"\0")
     except OSError:
         return None
     named = [word.removeprefix(b"LXD_DIR=") for word in environment if word.startswith(b"LXD_DIR=")]

@@ -11,6 +11,7 @@ from typing import Any
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.effects import CONTAINER, EACH_NEXT_START, TABLE
+from reconciler.backends.lxd.server import server
 from reconciler.effects import Rule, Table, find_rule
 from reconciler.model import Effect
 
@@ -28,7 +29,7 @@ _PLACEHOLDER = "KEYNAME"
 
 def table(client: Client, within: Deadline) -> Table:
     """Our table, and what that LXD says of further keys. Raises BackendError when it does not answer."""
-    if EXTENSION not in client.get(within=within).metadata["api_extensions"]:
+    if EXTENSION not in server(client, within)["api_extensions"]:
         return TABLE
     return with_metadata(client.get("metadata", "configuration", within=within).metadata)
 

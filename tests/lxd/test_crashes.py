@@ -126,7 +126,7 @@ def test_devices_cut_off_at_any_write_are_finished(lab: Lab, tmp_path: Path) -> 
     for write in range(1, MANY):
         folder = folders[write % 2]
         want = lab.container(name, devices=plugged(folder, ("/dev/full", "/dev/zero")[write % 2]))
-        lab.client.shifts = None  # with the detour of a share whose owners cannot be mapped
+        lab.forget_owners()  # with the detour of a share whose owners cannot be mapped
         crashed = crashes(lab, want, write, replied=write % 3 == 0)
         lab.converge(want)
         assert lab.inside(name, "cat", "/srv/name") == folder.name

@@ -23,6 +23,8 @@ from reconciler.observation import observe
 from reconciler.planning import PlanOptions, plan
 from reconciler.ports import Settings
 from reconciler.problems import BackendError
+from tests.support.needs import unordered
+from tests.support.unique import own_net
 
 ENVIRONMENT = "tests"
 BUSYBOX = "busybox"
@@ -37,6 +39,8 @@ class PrivateLxd:
     daemon: daemon.Daemon
     prefix: str
     names: set[str] = field(default_factory=set)
+    net: str = field(default_factory=own_net)
+    """The first half of its networks' addresses: others on this machine have others."""
 
     @property
     def socket(self) -> Path:
@@ -45,11 +49,6 @@ class PrivateLxd:
     @property
     def settings(self) -> Settings:
         return Settings(ENVIRONMENT, self.state, self.state / "run", timeout=180.0)
-
-    @property
-    def net(self) -> str:
-        """The first half of its networks' addresses: others on this machine hardly have the same."""
-        return f"10.{96 + int(self.prefix[2:], 16) % 112}"
 
     def client(self) -> Client:
         """A new client; the caller closes it."""
@@ -107,6 +106,11 @@ class Lab:
         """The first half of addresses for networks that are made here."""
         return self.lxd.net
 
+    def forget_owners(self) -> None:
+        """What LXD refused to map is tried again, as after it was started anew."""
+        self.client.owners = None
+        (self.lxd.settings.state / "lxd-owners.json").unlink(missing_ok=True)
+
     def desired(
         self,
         kind: str,
@@ -150,6 +154,7 @@ class Lab:
 
     def apply(self, *wanted: Desired, prune: bool = False, adopt: bool = False) -> list[Outcome]:
         """Do it; the outcomes, whatever they are."""
+        assert not (missing := unordered(wanted)), "\n".join(missing)
         made, world = self.plan(*wanted, prune=prune, adopt=adopt)
         job = Job(
             made,

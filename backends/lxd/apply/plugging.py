@@ -16,6 +16,7 @@ from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.client import Reply
 from reconciler.backends.lxd.inside import Identity, identity_inside, look
 from reconciler.backends.lxd.listening import open_here
+from reconciler.backends.lxd.server import server
 from reconciler.backends.lxd.terms import containers as terms
 from reconciler.backends.lxd.terms.values import read_bool
 from reconciler.problems import BackendError, GuestFailed, Interrupted, Problem, Refused
@@ -38,7 +39,7 @@ def preflight(task: Task, names: Collection[str]) -> dict[str, Identity]:
             _check_serial(task, name)
     found = shares.identities(task, names)
     if found:
-        shares.may_shift(task)
+        shares.learn_owners(task)
     return found
 
 
@@ -160,7 +161,8 @@ def _plug_in(
     except Refused as error:
         if device is None or "shift" not in device or shares.UNSHIFTED not in error.problem.summary:
             raise
-        task.client.shifts = False
+        if task.client.owners is not None:
+            task.client.owners.refuse([device["source"]])
         plain = {key: value for key, value in device.items() if key != "shift"}
         _put_quietly(task, name, None)  # LXD has taken the old one out already, and would see no difference
         _put(task, name, plain, None, whole)
@@ -239,9 +241,9 @@ def _is_taken(task: Task, listen: str) -> bool:
 
 def _check_serial(task: Task, name: str) -> None:
     """LXD learned to tell sticks apart by their serial number later than 5.0."""
-    server = task.client.get(within=task.deadline).metadata
-    if "device_usb_serial" not in server["api_extensions"]:
-        version = server["environment"]["server_version"]
+    said = server(task.client, task.deadline)
+    if "device_usb_serial" not in said["api_extensions"]:
+        version = said["environment"]["server_version"]
         raise Refused(
             Problem(
                 f"{name}: LXD {version} cannot choose a USB device by its serial number",

@@ -15,6 +15,8 @@ from reconciler.backends.lxd.apply.task import Task
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.deadline import Deadline
 from reconciler.backends.lxd.inside import Identity
+from reconciler.backends.lxd.owners import Owners
+from reconciler.backends.lxd.server import server
 from reconciler.backends.lxd.terms.containers import SHARE
 from reconciler.backends.lxd.terms.values import read_bool
 from reconciler.beneath import open_beneath, refusal
@@ -50,31 +52,29 @@ def with_owners(task: Task, name: str, device: Device, privileged: bool) -> dict
     there a writable share is never shifted.
     """
     asked = dict(device)
-    if not is_share(name, device) or privileged or "shift" in device or not task.client.shifts:
+    known = task.client.owners
+    if not is_share(name, device) or privileged or "shift" in device or known is None:
         return asked
     if task.client.address.socket is None:
         return asked  # from a VM, by virtiofs, which Linux does not map
-    if read_bool(device.get("readonly", "")) or not _open_to_all(device["source"]):
+    if known.may(device["source"]) and (read_bool(device.get("readonly", "")) or not _open_to_all(device["source"])):
         asked["shift"] = "true"
     return asked
 
 
-def may_shift(task: Task) -> None:
-    """Find out, once for each client, whether the kernel under this LXD can map owners at all."""
-    if task.client.shifts is None:
-        features = task.client.get(within=task.deadline).metadata["environment"].get("kernel_features") or {}
-        task.client.shifts = any(features.get(name) == "true" for name in ("idmapped_mounts", "shiftfs"))
+def learn_owners(task: Task) -> None:
+    """Find out, once for each client, what is to be known of its LXD."""
+    if task.client.owners is None:
+        task.client.owners = Owners(task.settings.state, server(task.client, task.deadline)["environment"])
 
 
 def without_owners(client: Client, name: str, within: Deadline) -> None:
     """Take the shift out of a stopped container's shares again: this LXD cannot do it, and says so when it is tried."""
-    client.shifts = False
     devices = client.get("instances", name, within=within).metadata["devices"]
-    plain = {
-        one: {key: value for key, value in device.items() if key != "shift"}
-        for one, device in devices.items()
-        if is_share(one, device) and "shift" in device
-    }
+    shifted = {one: device for one, device in devices.items() if is_share(one, device) and "shift" in device}
+    if client.owners is not None:
+        client.owners.refuse([device["source"] for device in shifted.values()])
+    plain = {one: {key: value for key, value in device.items() if key != "shift"} for one, device in shifted.items()}
     client.patch(("instances", name), {"devices": plain}, within)
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from reconciler.backends.lxd.ahead import Ahead
     from reconciler.backends.lxd.client.remote import RemoteTalk
     from reconciler.backends.lxd.client.websockets import WebSocket
+    from reconciler.backends.lxd.owners import Owners
 
 __all__ = [
     "ONE_REQUEST",
@@ -76,8 +77,10 @@ class Client:
         self.address = address
         self._ahead = ahead
         self.requests = 0
-        self.shifts: bool | None = None
-        """Whether owners can be mapped in shared folders here; None until somebody asked, or tried."""
+        self.server: tuple[Mapping[str, Any], object] | None = None
+        """What it has said of itself, and which process that was; see ``lxd.server``."""
+        self.owners: Owners | None = None
+        """Where it can map the owners of shared folders; None until somebody asked."""
         self._lock = threading.Lock()
         self._local = LocalTalk(address.socket) if address.socket else None
         self._remote: RemoteTalk | None = None
