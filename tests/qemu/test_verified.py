@@ -9,13 +9,16 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reconciler.backends.images.cache import Entry
 from reconciler.backends.qemu import kernels
-from reconciler.model import Desired, Power, Result, Verb
+from reconciler.model import Desired, Outcome, Power, ResourceId, Result, Verb
+from reconciler.problems import Problem
 from tests.support.qemu import MIB, Lab, lab_in
 from tests.support.verified import SOURCE, flip, put_into_cache
 
@@ -59,9 +62,34 @@ def image(lab: Lab) -> Desired:
     return lab.desired("Image", IMAGE, spec)
 
 
-def machine(lab: Lab, name: str = "vm") -> Desired:
+def machine(lab: Lab, name: str = "vm", **spec: Any) -> Desired:
     boot = {"image": {"name": IMAGE, "identity": IDENTITY}}
-    return lab.machine(name, boot=boot, ready={"guestAgent": True, "timeout": 160})
+    made = lab.machine(name, boot=boot, ready={"guestAgent": True, "timeout": 160}, **spec)
+    return replace(made, needs=(ResourceId("Image", IMAGE),))
+
+
+def refused(outcomes: list[Outcome]) -> Problem:
+    """Why the one guest that was started did not boot: its root is not what it was."""
+    [problem] = [one.problem for one in outcomes if one.result is Result.FAILED]
+    assert problem is not None
+    assert problem.summary.startswith("it does not boot: its read-only root was changed since it was made")
+    assert "dm-verity device corrupted" in problem.summary
+    assert "verity" in str(problem.detail)
+    assert "`reconciler reset` makes the guest anew" in str(problem.hint)
+    return problem
+
+
+def test_one_changed_bit_and_it_does_not_boot(host: Lab, store: tuple[Path, Entry]) -> None:
+    """The disk of this host failed after the image was looked at: only the guest's kernel can know."""
+    host.converge(image(host), machine(host, power="stopped"))
+    root = store[1].folder / "root.img"
+    flip(root, WHERE)
+    try:
+        problem = refused(host.apply(image(host), machine(host)))
+    finally:
+        flip(root, WHERE)
+    assert problem.subject == "VirtualMachine/vm"
+    assert host.look().power is Power.STOPPED
 
 
 @pytest.mark.proof
@@ -83,13 +111,7 @@ def test_several_from_one_file_and_none_from_another(host: Lab, store: tuple[Pat
         outcomes = host.apply(image(host), *wanted)
     finally:
         flip(root, WHERE)
-    [problem] = [one.problem for one in outcomes if one.result is Result.FAILED]
-    assert problem is not None
-    assert problem.subject == "VirtualMachine/two"
-    assert problem.summary.startswith("it does not boot: its read-only root was changed since it was made")
-    assert "dm-verity device corrupted" in problem.summary
-    assert "verity" in str(problem.detail)
-    assert "`reconciler reset` makes the guest anew" in str(problem.hint)
+    assert refused(outcomes).subject == "VirtualMachine/two"
     assert host.look("two").power is Power.STOPPED
 
     # What a guest writes is in its own memory: a fresh start forgets it, and no other guest ever sees it.
