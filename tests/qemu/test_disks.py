@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import time
@@ -17,6 +18,7 @@ from reconciler.backends.images import cached_machine
 from reconciler.backends.qemu.headers import check, read_header
 from reconciler.model import Desired, Effect, Power, ResourceId, Result, Verb
 from reconciler.problems import Refused
+from tests.support.examples import SEED
 from tests.support.qemu import IDLE_SAYS, MIB, Lab, busybox_image, idle_disk
 
 VM = ResourceId("VirtualMachine", "vm")
@@ -71,7 +73,8 @@ def test_boot_from_an_image_that_is_a_disk(lab: Lab) -> None:
     raw.write_bytes(idle_disk())
     boot = {"image": {"name": "golden", "identity": "d" * 64}}
     ready = {"log": IDLE_SAYS, "timeout": 60}
-    lab.converge(image_of(lab, raw, "raw"), lab.machine("vm", boot=boot, guestAgent=False, ready=ready))
+    image, vm = image_of(lab, raw, "raw"), lab.machine("vm", boot=boot, guestAgent=False, ready=ready)
+    lab.converge(image, replace(vm, needs=(image.id,)))
     assert lab.folder().disk("_boot", "qcow2").exists()
 
 
@@ -279,8 +282,9 @@ def test_a_truncated_qcow2(lab: Lab) -> None:
 
 def test_no_beginning_of_a_file_crashes_us(tmp_path: Path) -> None:
     path = tmp_path / "x"
-    for seed in range(2000):
-        path.write_bytes((b"QFI\xfb" if seed % 2 else b"") + os.urandom(seed % 120))
+    chance = random.Random(SEED)
+    for number in range(2000):
+        path.write_bytes((b"QFI\xfb" if number % 2 else b"") + chance.randbytes(number % 120))
         handle = os.open(path, os.O_RDONLY)
         assert read_header(handle).format in ("raw", "qcow2", "vmdk", "qed", "vhdx", "vpc")
         os.close(handle)

@@ -23,10 +23,12 @@ from reconciler.backends.qemu.forwarding.room import MOST
 from reconciler.model import QEMU, Desired, Verb
 from reconciler.observation import observe
 from reconciler.planning.attaching import clashes
-from tests.qemu.test_hotplug import boot_id, but, free_port, listens, live, until
-from tests.support.qemu import Lab
+from tests.qemu.test_hotplug import boot_id, but, listens, live, until
+from tests.support.qemu import Lab, give_address
+from tests.support.unique import own_net, own_port
 
-HOST, GUEST, ELSEWHERE = "10.231.77.1", "10.231.77.20", "10.231.77.99"
+NET, WIDE = own_net(), own_net()
+HOST, GUEST, ELSEWHERE = f"{NET}.77.1", f"{NET}.77.20", f"{NET}.77.99"
 BIG = secrets.token_bytes(1 << 20)
 
 
@@ -68,7 +70,7 @@ def guest(lab: Lab, bridge: str, **spec: Any) -> Desired:
     """A Linux guest on the bridge that sends back what it gets on tcp 80 and udp 53."""
     vm = lab.busybox(nics=on(bridge), **spec)
     lab.converge(vm)
-    lab.inside("sh", "-c", f"ip addr add {GUEST}/24 dev eth0; ip link set eth0 up")
+    give_address(lab, f"{GUEST}/24")
     lab.inside("sh", "-c", f"nc -ll -p 80 -e cat >/dev/null 2>&1 & {listens(80)}")
     program = base64.b64encode(udp_echo()).decode()
     lab.inside("sh", "-c", f"echo {program} | base64 -d > /tmp/echo; chmod +x /tmp/echo")
@@ -107,7 +109,7 @@ def is_free(port: int) -> bool:
 
 
 def test_ports_come_and_go_under_connections_that_stand(linux: Lab, bridge: str) -> None:
-    one, two = free_port(), free_port()
+    one, two = own_port(), own_port()
     vm = guest(linux, bridge, forwards={"web": port_of(one)})
     before, pid = boot_id(linux), forwarder(linux)
     assert echoed(one, BIG) == BIG
@@ -132,7 +134,7 @@ def test_ports_come_and_go_under_connections_that_stand(linux: Lab, bridge: str)
 
 
 def test_datagrams_find_their_way_there_and_back(linux: Lab, bridge: str) -> None:
-    port = free_port()
+    port = own_port()
     guest(linux, bridge, forwards={"dns": port_of(port, 53, "udp")})
     with socket.socket(type=socket.SOCK_DGRAM) as sock:
         sock.settimeout(60)
@@ -142,7 +144,7 @@ def test_datagrams_find_their_way_there_and_back(linux: Lab, bridge: str) -> Non
 
 
 def test_a_guest_whose_address_changes_is_found_again(linux: Lab, bridge: str) -> None:
-    port, udp = free_port(), free_port()
+    port, udp = own_port(), own_port()
     guest(linux, bridge, forwards={"web": port_of(port), "dns": port_of(udp, 53, "udp")})
     assert echoed(port) == b"hello"
     linux.inside("sh", "-c", f"ip addr del {GUEST}/24 dev eth0; ip addr add {ELSEWHERE}/24 dev eth0")
@@ -154,18 +156,18 @@ def test_a_guest_whose_address_changes_is_found_again(linux: Lab, bridge: str) -
 
 
 def test_on_a_wide_network_the_guests_own_word_helps(linux: Lab, bridge: str) -> None:
-    subprocess.run(["ip", "addr", "add", "10.232.0.1/16", "dev", bridge], check=True)
+    subprocess.run(["ip", "addr", "add", f"{WIDE}.0.1/16", "dev", bridge], check=True)
     vm = linux.busybox(nics=on(bridge))
     linux.converge(vm)
-    linux.inside("sh", "-c", "ip addr add 10.232.200.20/16 dev eth0; ip link set eth0 up")
+    give_address(linux, f"{WIDE}.200.20/16")
     linux.inside("sh", "-c", f"nc -ll -p 80 -e cat >/dev/null 2>&1 & {listens(80)}")
-    port = free_port()
+    port = own_port()
     linux.converge(but(vm, forwards={"web": port_of(port)}))
     assert echoed(port) == b"hello"
 
 
 def test_it_has_no_rights_and_holds_only_what_it_was_given(lab: Lab, bridge: str) -> None:
-    lab.converge(lab.idle(nics=on(bridge), forwards={"web": port_of(free_port())}))
+    lab.converge(lab.idle(nics=on(bridge), forwards={"web": port_of(own_port())}))
     pid = forwarder(lab)
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     status = {key: value.split() for key, _, value in (line.partition(":") for line in lines)}
@@ -185,7 +187,7 @@ def test_a_guest_cannot_have_others_reached_by_claiming_their_addresses(lab: Lab
     subprocess.run(["ip", "addr", "add", f"{claimed}/32", "dev", "lo"], check=True)
     try:
         with socket.create_server((claimed, 0)) as other:
-            port, inner = free_port(), other.getsockname()[1]
+            port, inner = own_port(), other.getsockname()[1]
             nics = {"lan": {**on(bridge)["lan"], "mac": mac}}
             lab.converge(lab.idle(nics=nics, forwards={"web": port_of(port, inner)}))
             known = ["ip", "neigh", "replace", claimed, "lladdr", mac, "dev", bridge, "nud", "permanent"]
@@ -201,7 +203,7 @@ def test_a_guest_cannot_have_others_reached_by_claiming_their_addresses(lab: Lab
 def test_one_that_is_killed_or_stuck_is_drift_and_healed(
     lab: Lab, bridge: str, number: signal.Signals, drift: str
 ) -> None:
-    port = free_port()
+    port = own_port()
     vm = lab.idle(nics=on(bridge), forwards={"web": port_of(port)})
     lab.converge(vm)
     pid, qemu = forwarder(lab), lab.process()
@@ -215,7 +217,7 @@ def test_one_that_is_killed_or_stuck_is_drift_and_healed(
 
 
 def test_it_ends_with_its_qemu_whoever_ends_that(lab: Lab, bridge: str) -> None:
-    port = free_port()
+    port = own_port()
     vm = lab.idle(nics=on(bridge), forwards={"web": port_of(port)})
     lab.converge(vm)
     lab.signal(signal.SIGKILL)
@@ -231,7 +233,7 @@ def test_it_ends_with_its_qemu_whoever_ends_that(lab: Lab, bridge: str) -> None:
 
 
 def test_a_port_that_cannot_be_had_is_named_and_no_other_is_taken(lab: Lab, bridge: str) -> None:
-    vm, free = lab.idle(nics=on(bridge)), free_port()
+    vm, free = lab.idle(nics=on(bridge)), own_port()
     lab.converge(vm)
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = port_of(other.getsockname()[1])
@@ -247,7 +249,7 @@ def test_a_port_that_cannot_be_had_is_named_and_no_other_is_taken(lab: Lab, brid
 
 
 def test_any_address_of_the_host_will_do(linux: Lab, bridge: str) -> None:
-    port, inside = free_port(), free_port()
+    port, inside = own_port(), own_port()
     forwards = {"six": port_of(port, address="[::1]"), "own": port_of(inside, address=HOST)}
     guest(linux, bridge, forwards=forwards)
     assert echoed(port, host="::1") == b"hello"
@@ -256,7 +258,7 @@ def test_any_address_of_the_host_will_do(linux: Lab, bridge: str) -> None:
 
 @pytest.mark.proof
 def test_no_more_connections_than_there_is_room_for(lab: Lab, bridge: str) -> None:
-    port = free_port()
+    port = own_port()
     lab.converge(lab.idle(nics=on(bridge), forwards={"web": port_of(port)}))
     pid = forwarder(lab)
     with closing(Many(port, MOST + 40)):

@@ -17,6 +17,7 @@ from reconciler.backends.qemu.records import load
 from reconciler.model import Desired, Effect, Verb
 from reconciler.problems import Refused
 from tests.support.qemu import MIB, QUICK, Lab
+from tests.support.unique import own_port
 
 T = TypeVar("T")
 USER = {"type": "user", "model": "virtio-net-pci"}
@@ -51,12 +52,6 @@ def serials(lab: Lab) -> dict[str, int]:
 def cards(lab: Lab) -> set[str]:
     """The addresses of the guest's network cards."""
     return set(lab.inside("sh", "-c", "cat /sys/class/net/e*/address 2>/dev/null; true").split())
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def listens(port: int, protocol: str = "tcp") -> str:
@@ -152,7 +147,7 @@ def test_cards_come_change_and_go(linux: Lab) -> None:
 def test_ports_are_forwarded_into_the_guest(linux: Lab) -> None:
     vm = linux.busybox(nics={"lan": USER})
     linux.converge(vm)
-    before, port = boot_id(linux), free_port()
+    before, port = boot_id(linux), own_port()
     until(lambda: "10.0.2.15" in linux.inside("ip", "addr"), True)
     linux.inside("sh", "-c", f"nc -ll -p 80 -e uname >/dev/null 2>&1 & {listens(80)}")
     forward = {"web": {"listen": f"127.0.0.1:{port}", "port": 80, "protocol": "tcp"}}
@@ -171,7 +166,7 @@ def test_ports_are_forwarded_into_the_guest(linux: Lab) -> None:
 
 
 def test_forwards_come_back_after_a_restart_and_after_strange_hands(lab: Lab) -> None:
-    port = free_port()
+    port = own_port()
     forward = {"web": {"listen": f"127.0.0.1:{port}", "port": 80, "protocol": "tcp"}}
     vm = lab.idle(nics={"lan": USER}, forwards=forward)
     lab.converge(vm)

@@ -16,9 +16,11 @@ import pytest
 
 from reconciler.backends.qemu.agent import Agent
 from reconciler.model import ResourceId, Verb
-from tests.support.qemu import Lab, holders
+from tests.support.qemu import Lab, give_address, holders
+from tests.support.unique import own_net
 
 NET = Path("/sys/class/net")
+SUBNET = f"{own_net()}.78"
 VM = ResourceId("VirtualMachine", "vm")
 
 
@@ -87,14 +89,14 @@ def test_a_tap_on_a_bridge_lives_as_long_as_its_qemu(lab: Lab, bridge: str) -> N
 
 
 def test_a_guest_reaches_its_bridge(linux: Lab, bridge: str) -> None:
-    subprocess.run(["ip", "addr", "add", "10.213.78.1/24", "dev", bridge], check=True)
+    subprocess.run(["ip", "addr", "add", f"{SUBNET}.1/24", "dev", bridge], check=True)
     linux.converge(linux.busybox(nics={"eth0": nic("bridge", bridge=bridge)}))
-    linux.inside("sh", "-c", "ip addr add 10.213.78.2/24 dev eth0; ip link set eth0 up")
-    assert linux.ask("ping", "-c", "1", "-W", "30", "10.213.78.1").code == 0
-    assert told_in_time(linux) == {VM: ["10.213.78.2"]}
+    give_address(linux, f"{SUBNET}.2/24")
+    assert linux.ask("ping", "-c", "1", "-W", "30", f"{SUBNET}.1").code == 0
+    assert told_in_time(linux) == {VM: [f"{SUBNET}.2"]}
     with Agent(linux.folder().agent, "vm", patience=60, keep=False):  # it hears one at a time
         assert linux.backend.addresses() == {VM: None}
-    assert told_in_time(linux) == {VM: ["10.213.78.2"]}
+    assert told_in_time(linux) == {VM: [f"{SUBNET}.2"]}
 
 
 def told_in_time(lab: Lab) -> Mapping[ResourceId, Sequence[str] | None]:

@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.support.unique import own_port
+
 PATIENCE = 120.0
 _NO_SUCH_NAME = 3
 
@@ -20,7 +22,7 @@ class Dnsmasq:
     def __init__(self, root: Path, *words: str) -> None:
         self.folder = root / "dnsmasq.d"
         self.folder.mkdir(exist_ok=True)
-        self.port = _free()
+        self.port = own_port()
         self._main = root / "dnsmasq.conf"
         self._main.write_text(
             f"port={self.port}\nlisten-address=127.0.0.1\nbind-interfaces\nno-resolv\nno-hosts\n"
@@ -72,14 +74,3 @@ class Dnsmasq:
             time.sleep(0.01)
             return False
         return True
-
-
-def _free() -> int:
-    """A port that nobody has, neither for datagrams nor for streams: it listens for both."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, socket.socket() as other:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-            with contextlib.suppress(OSError):
-                other.bind(("127.0.0.1", port))
-                return port

@@ -29,6 +29,7 @@ from reconciler.observation import observe
 from reconciler.planning import PlanOptions, plan, plan_delete
 from reconciler.ports import Settings
 from reconciler.problems import Problem
+from tests.support.needs import unordered
 
 ENVIRONMENT = "tests"
 BUSYBOX = "busybox"
@@ -120,6 +121,7 @@ class Lab:
 
     def apply(self, *wanted: Desired, adopt: bool = False) -> list[Outcome]:
         """Do it; the outcomes, whatever they are."""
+        assert not (missing := unordered(wanted)), "\n".join(missing)
         made, world = self.plan(*wanted, adopt=adopt)
         return self._execute(made, world, {want.id: want for want in wanted})
 
@@ -236,6 +238,12 @@ def busybox_image(lab: Lab, name: str = BUSYBOX, identity: str = IDENTITY) -> De
 def share(source: Path, path: str = "/mnt/data", read_only: bool = False) -> dict[str, Any]:
     """One of ``spec["shares"]``."""
     return {"source": str(source), "readOnly": read_only, "path": path}
+
+
+def give_address(lab: Lab, address: str) -> None:
+    """By hand, to the card that the VM began with: once DHCP, which empties a card when it begins, has been ended."""
+    ended = "until killall udhcpc 2>/dev/null; do usleep 50000; done; while pidof udhcpc; do usleep 50000; done"
+    lab.inside("sh", "-c", f"{ended}; ip addr add {address} dev eth0; ip link set eth0 up")
 
 
 def files(contents: Mapping[str, bytes], mode: str = "0644") -> tuple[dict[str, Any], dict[str, bytes]]:
