@@ -104,10 +104,12 @@ def compose(
     documents: Sequence[Document],
     note: Callable[[Iterable[str]], None] = lambda _files: None,
     load: composition.LoadPath | None = None,
+    parsed: validation.Parsed | None = None,
 ) -> composition.Composition:
     """Environments followed, patched and filled in, and everything that came of it validated.
 
-    load: reads what Environments list; None: from this machine's files. Raises ManifestError with every problem.
+    load: reads what Environments list; None: from this machine's files; parsed: what need not be validated, and gets
+    what is right. Raises ManifestError with every problem.
     """
     right: set[int] = set()
 
@@ -122,7 +124,11 @@ def compose(
         return known(loaded)
 
     def check(composed: Sequence[Document]) -> list[Problem]:
-        return validation.check_each([one for one in composed if id(one) not in right])[1]
+        asked = [one for one in composed if id(one) not in right and not (parsed and parsed.is_right(one))]
+        sound, problems = validation.check_each(asked)
+        if parsed is not None:
+            parsed.found_right(sound)
+        return problems
 
     composed = composition.compose(known(documents), load or local, check)
     if problems := validation.check_set(composed.documents):
@@ -163,9 +169,8 @@ def asking(
     return ask
 
 
-def foreign_surroundings(read: Callable[[str, str], bytes]) -> resolution.Surroundings:
+def foreign_surroundings(read: Callable[[str, str], bytes], rules: policy.Policy) -> resolution.Surroundings:
     """For manifests that do not lie on this machine. read: a file beside them; see ``Surroundings``."""
-    rules = policy.load()
     ask = asking(rules, read, foreign=True)
     return resolution.Surroundings(read, _stamp, manifest.read_remotes(), _node, ask, on_disk=False)
 

@@ -25,6 +25,7 @@ __all__ = [
     "LoadPath",
     "Template",
     "compose",
+    "compose_anew",
     "is_environment",
     "recipe",
     "template",
@@ -86,11 +87,17 @@ def _followed(outer: Sequence[Document], beside: Iterable[Document], load: LoadP
     problems += unfilled
     if not problems and not composed:
         raise ManifestError(_nothing(outer[0]))
-    composing = Composing(outer, gathering.parts, gathering.grown, room)
+    composing = None if problems else Composing.of(gathering, composed, room)
     return _checked(_composition(outer[0], composed, composing), check, problems)
 
 
-def _composition(environment: Document, documents: Sequence[Document], composing: Composing) -> Composition:
+def compose_anew(before: Composing, documents: Sequence[Document], load: LoadPath) -> Composition | None:
+    """The same as ``compose``, unchecked, with what is as it was taken over; None: it takes all of it."""
+    found = before.anew(documents, load)
+    return None if found is None else _composition(*found)
+
+
+def _composition(environment: Document, documents: Sequence[Document], composing: Composing | None) -> Composition:
     spec = environment.data.get("spec") or {}
     name, approve = environment.data["metadata"]["name"], dict(spec.get("approve") or {})
     prune, drift = bool(spec.get("prune")), spec.get("drift", "heal")

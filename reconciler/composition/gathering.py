@@ -20,12 +20,16 @@ _CHANGING = ("patches", "values", "generators")
 @dataclass(slots=True)
 class Part:
     """One document on its way. chain: the Environments that lead to it, outermost first; failed: no use to go on;
-    aimed: the patches that are aimed at it."""
+    aimed: the patches that are aimed at it; written: as it stands in its file."""
 
     document: Document
     chain: tuple[Document, ...]
     failed: bool = False
     aimed: tuple[Aim, ...] = ()
+    written: Document = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.written = self.document
 
     @property
     def changing(self) -> list[Document]:
@@ -36,19 +40,23 @@ class Part:
 @dataclass(slots=True)
 class Gathering:
     """taken: every document (file, index) that is in, as a Part; open: the environments that are being followed;
-    grown: how many values patches have added so far."""
+    grown: how many values patches have added so far; patching: whether patches are applied on the way;
+    followed: every Environment that was followed."""
 
     load: LoadPath
+    patching: bool = True
     parts: list[Part] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     taken: dict[tuple[str, int], Part] = field(default_factory=dict)
     open: set[str] = field(default_factory=set)
     grown: int = 0
+    followed: list[Document] = field(default_factory=list)
 
     def follow(self, environment: Document, chain: tuple[Document, ...]) -> None:
         """Load what this Environment lists, and patch it; a document counts once, however many roads lead to it."""
         spec, here = spec_of(environment), os.path.abspath(environment.file)
         begin = len(self.parts)
+        self.followed.append(environment)
         self.open.add(here)
         folder = os.path.dirname(environment.file)
         for index, given in enumerate(spec.get("resources") or ()):
@@ -60,7 +68,7 @@ class Gathering:
             for document in loaded:
                 self._take(document, environment, index, (*chain, environment))
         self.open.discard(here)
-        if spec.get("patches"):
+        if self.patching and spec.get("patches"):
             from reconciler.composition.patching import patch  # only who patches pays for the libraries
 
             patch(self, environment, self.parts[begin:])

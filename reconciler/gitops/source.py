@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +12,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from reconciler import preparation
+from reconciler import preparation, validation
+from reconciler.again import Prepared
 from reconciler.composition import Composition
 from reconciler.gitops.git import Failed, Git
 from reconciler.gitops.memory import Known, Memory
 from reconciler.gitops.mirror import Mirror, Trouble
 from reconciler.gitops.signers import Signers, signers
 from reconciler.gitops.state import Repository, State, Taken
-from reconciler.gitops.tree import Tree
+from reconciler.gitops.tree import ROOT, AtCommit, Tree
 from reconciler.preparation import Wanted
 from reconciler.problems import ManifestError, Problem, ReconcilerError, UsageError
 
@@ -37,6 +39,8 @@ class GitSource:
         self._memory = Memory.of(state, repository)
         self._clock = clock
         self._trees: dict[str, Tree] = {}
+        self._prepared = Prepared()
+        self._one_at_a_time = threading.Lock()
         self._sure: str | None = None  # a commit that the mirror was seen to have
 
     def state(self) -> State:
@@ -171,23 +175,28 @@ class GitSource:
 
     def load(self, commit: str) -> Wanted:
         """What one accepted commit wants. Raises ManifestError with every problem."""
-        with self._read(commit) as (tree, path):
-            around = preparation.foreign_surroundings(tree.read)
-            return preparation.prepare_documents(tree.load(path), around, load=tree.load)
+        with self._read(commit) as at, self._one_at_a_time:
+            return self._prepared.whole(origin=at)
 
     def render(self, commit: str) -> Composition:
         """Its documents, composed and checked, and no further. Raises ManifestError."""
-        with self._read(commit) as (tree, path):
-            return preparation.compose(tree.load(path), load=tree.load)
+        parsed = validation.Parsed()
+        with self._read(commit) as at:
+            return preparation.compose(at.load(parsed), load=partial(at.tree.load, parsed=parsed))
 
     @contextlib.contextmanager
-    def _read(self, commit: str) -> Iterator[tuple[Tree, str]]:
-        """One commit's files, and what our path is called there."""
+    def _read(self, commit: str) -> Iterator[AtCommit]:
+        """One commit's files, from our path on."""
         try:
-            tree = self._tree(commit)
-            yield tree, f"{tree.root}/{self.repository.path}"
+            at = AtCommit(self._tree(commit), f"{ROOT}/{self.repository.path}")
         except (Failed, OSError) as error:
             raise ManifestError(self._broken(error)) from None
+        try:
+            yield at
+        except (Failed, OSError) as error:
+            raise ManifestError(self._broken(error)) from None
+        except ManifestError as error:
+            raise ManifestError(map(at.tree.told, error.problems)) from None
 
     def _tree(self, commit: str) -> Tree:
         if commit in self._trees:

@@ -1,21 +1,27 @@
 """GITOPS: the files of one commit, read as LOAD reads a folder: same names, same limits, nothing outside of it.
 
-A file is called ``git:3f2c9d1e4b7a/environments/laptop/web.yaml``. Symbolic links and submodules are refused by name.
+A file is called ``git:@/environments/laptop/web.yaml`` in every commit, so that what is the same in the next one need
+not be read again; in what people are told, the commit's id stands in the place of ``@``. Symbolic links and submodules
+are refused by name.
 """
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 
-from reconciler import manifest, validation
+from reconciler import manifest, policy, preparation, validation
 from reconciler.gitops.git import Failed, Git
 from reconciler.manifest import MAX_BYTES, MAX_PAYLOAD, Document, Source
 from reconciler.manifest.reading import ENDINGS, ENVIRONMENT
+from reconciler.origin import Note, Origin
 from reconciler.problems import ManifestError, Mark, Problem
+from reconciler.resolution import Surroundings
 
+ROOT = "git:@"
+"""What the top of the repository is called."""
 _MAX_FOLDERS = 64
 _ODD = {"120000": "a symbolic link", "160000": "a submodule"}
 
@@ -52,15 +58,28 @@ class Tree:
                 tree.below.setdefault(path, [])
         return tree
 
-    @property
-    def root(self) -> str:
-        """What the top of the repository is called."""
-        return f"git:{self.commit[:12]}"
+    def told(self, problem: Problem) -> Problem:
+        """The problem as people are told it: with the commit's id."""
+        here, shown = f"{ROOT}/", f"git:{self.commit[:12]}/"
+        texts = {key: getattr(problem, key) for key in ("summary", "subject", "detail", "hint")}
+        named = {key: text and text.replace(here, shown) for key, text in texts.items()}
+        mark = problem.mark
+        if mark is not None and f"{mark.file}/".startswith(here):
+            mark = replace(mark, file=f"{shown[:-1]}{mark.file[len(ROOT) :]}")
+        return replace(problem, mark=mark, **named)
 
-    def load(self, path: str) -> Sequence[Document]:
+    def differing(self, other: Tree, files: Collection[str]) -> set[str]:
+        """Those of these (absolute paths) that are others in the other commit, or not there."""
+        return {one for one in files if self._entry(one) is None or self._entry(one) != other._entry(one)}
+
+    def _entry(self, file: str) -> _Entry | None:
+        inside = self._inside(file)
+        return self.entries.get(inside) if inside is not None else None
+
+    def load(self, path: str, parsed: validation.Parsed) -> Sequence[Document]:
         """The documents of a file or folder (its environment.yaml, else every manifest below), as they are written.
 
-        Raises ManifestError with every problem of the texts, and of Environments.
+        Raises ManifestError with every problem of the texts, and of Environments. parsed: see ``load_parts``
         """
         inside = self._inside(path)
         if inside is None:
@@ -71,14 +90,23 @@ class Tree:
             hint = "an empty folder never means that nothing is wanted; manifests end in .yaml or .yml"
             problems.append(Problem("there is no manifest in this folder", self._mark(inside), hint=hint))
         documents: list[Document] = []
-        for name, data in zip(files, self._read([self.entries[name] for name in files]), strict=True):
-            found, wrong = manifest.parse_source(Source(f"{self.root}/{name}", data))
-            found, refused = validation.check_environments(found)
-            documents += found
-            problems += wrong + refused
+        known = [parsed.recall(f"{ROOT}/{name}", self.entries[name].id) for name in files]
+        fresh = [name for name, one in zip(files, known, strict=True) if one is None]
+        contents = iter(self._read([self.entries[name] for name in fresh]))
+        for name, one in zip(files, known, strict=True):
+            documents += one if one is not None else self._parse(name, next(contents), parsed, problems)
         if problems:
             raise ManifestError(problems)
         return documents
+
+    def _parse(self, name: str, data: bytes, parsed: validation.Parsed, problems: list[Problem]) -> Sequence[Document]:
+        file = f"{ROOT}/{name}"
+        found, wrong = manifest.parse_source(Source(file, data))
+        sound, refused = validation.check_environments(found)
+        problems += wrong + refused
+        if not (wrong or refused):
+            parsed.keep(file, self.entries[name].id, sound)
+        return sound
 
     def read(self, path: str, base: str) -> bytes:
         """A file that manifests name, such as ``files: [{source}]``. Raises ManifestError without a place."""
@@ -98,7 +126,7 @@ class Tree:
 
     def _inside(self, path: str) -> str | None:
         """The path in the repository; None for what leads out of it."""
-        top, full = os.path.abspath(self.root), os.path.abspath(path)
+        top, full = os.path.abspath(ROOT), os.path.abspath(path)
         if full == top:
             return ""
         return full[len(top) + 1 :] if full.startswith(f"{top}/") else None
@@ -167,7 +195,27 @@ class Tree:
         return [self.contents[one.id] for one in entries]
 
     def _mark(self, path: str) -> Mark:
-        return Mark(f"{self.root}/{path}" if path else self.root, 1, 1)
+        return Mark(f"{ROOT}/{path}" if path else ROOT, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AtCommit:
+    """The manifests behind one path of it, as an Origin (see ``origin``)."""
+
+    tree: Tree
+    path: str
+
+    def load(self, parsed: validation.Parsed) -> Sequence[Document]:
+        return self.tree.load(self.path, parsed)
+
+    def load_listed(self, path: str, parsed: validation.Parsed, note: Note) -> Sequence[Document]:
+        return self.tree.load(path, parsed)
+
+    def surroundings(self, rules: policy.Policy, asked: set[str]) -> Surroundings:
+        return preparation.foreign_surroundings(self.tree.read, rules)
+
+    def doubtful(self, before: Origin, files: Collection[str]) -> Collection[str]:
+        return self.tree.differing(before.tree, files) if isinstance(before, AtCommit) else files
 
 
 def _is_manifest(name: str, mode: str) -> bool:

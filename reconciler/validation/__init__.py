@@ -12,10 +12,12 @@ from reconciler.manifest import Document
 from reconciler.problems import ManifestError, Problem
 from reconciler.validation.checks import check_each, check_environments
 from reconciler.validation.loading import Loaded, load, load_manifests, load_parts
+from reconciler.validation.parsed import Parsed
 from reconciler.validation.together import check_set
 
 __all__ = [
     "Loaded",
+    "Parsed",
     "check",
     "check_each",
     "check_environments",

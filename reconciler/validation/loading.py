@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, overload
 from reconciler.manifest import Document, Source, parse_source, read_sources
 from reconciler.problems import ManifestError, Problem
 from reconciler.validation.checks import check_each, check_environments, is_right
+from reconciler.validation.parsed import Parsed
 from reconciler.validation.together import check_set
 
 if TYPE_CHECKING:
@@ -72,6 +73,17 @@ class Loaded(Sequence[Document]):
         if self._answers is not None:
             self._answers.remember(self.digest, question, answer)
 
+    def keep_in(self, parsed: Parsed) -> None:
+        """For the next reading, in this process."""
+        by_file: dict[str, list[Document]] = {file: [] for file in self.files}
+        for one in self.documents:
+            by_file[one.file].append(one)
+        for source in self._sources:
+            if parsed.recall(source.file, source.data) is None:
+                parsed.keep(source.file, source.data, by_file[source.file])
+        if self.sound:
+            parsed.found_right(self.documents)
+
     @overload
     def __getitem__(self, index: int) -> Document: ...
 
@@ -90,13 +102,19 @@ def load(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
     return _load(paths, stdin, together=False)
 
 
-def load_parts(paths: Sequence[str], stdin: bytes | None = None, patched: bool = False) -> Loaded:
+def load_parts(
+    paths: Sequence[str], stdin: bytes | None = None, patched: bool = False, parsed: Parsed | None = None
+) -> Loaded:
     """The documents as they are written, for a composition that may make them right (see ``Loaded.sound``).
 
     Raises ManifestError with every problem of the text itself, and of Environments: those are right by themselves.
     patched: by the Environment that lists them; what is wrong with the others is told along with those problems else.
+    parsed: what was read before; files that are the same by now are not parsed again, and the others are kept in it
     """
-    return _load(paths, stdin, together=False, parts=True, patched=patched)
+    loaded = _load(paths, stdin, together=False, parts=True, patched=patched, parsed=parsed)
+    if parsed is not None:
+        loaded.keep_in(parsed)
+    return loaded
 
 
 def load_manifests(paths: Sequence[str], stdin: bytes | None = None) -> Loaded:
@@ -118,15 +136,27 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def _load(
-    paths: Sequence[str], stdin: bytes | None, together: bool, parts: bool = False, patched: bool = False
+    paths: Sequence[str],
+    stdin: bytes | None,
+    together: bool,
+    parts: bool = False,
+    patched: bool = False,
+    parsed: Parsed | None = None,
 ) -> Loaded:
     sources, problems = read_sources(paths, stdin)
-    if len(sources) >= WORTHWHILE and not problems:
+    if not problems and _fresh(sources, parsed) >= WORTHWHILE:
         return _load_many(paths, sources, together, parts, patched)
-    documents, wrong, _, sound = _read_all(sources, None, parts)
+    documents, wrong, _, sound = _read_all(sources, None, parts, parsed)
     problems += [*wrong, *(check_set(documents) if together else ())]
-    _refuse(problems, documents if parts and not patched else ())
+    _refuse(problems, documents if parts and not patched else (), parsed)
     return Loaded(sources, lambda: documents, sound=sound)
+
+
+def _fresh(sources: Sequence[Source], parsed: Parsed | None) -> int:
+    """How many of them were not read before, or are others by now."""
+    if parsed is None or not parsed.files:
+        return len(sources)
+    return sum(1 for one in sources if parsed.recall(one.file, one.data) is None)
 
 
 def _load_many(paths: Sequence[str], sources: Sequence[Source], together: bool, parts: bool, patched: bool) -> Loaded:
@@ -146,17 +176,18 @@ def _load_many(paths: Sequence[str], sources: Sequence[Source], together: bool, 
     return Loaded(sources, lambda: documents, answers, digest, cached=not fresh, sound=sound)
 
 
-def _refuse(problems: Sequence[Problem], others: Sequence[Document]) -> None:
+def _refuse(problems: Sequence[Problem], others: Sequence[Document], parsed: Parsed | None = None) -> None:
     """others: documents that nobody will patch, and that will not be looked at any more, as there are problems."""
     if not problems:
         return
     files = {problem.mark.file for problem in problems if problem.mark is not None}
     left = [one for one in others if one.data.get("kind") != "Environment" and one.file not in files]
-    raise ManifestError([*problems, *check_each(left)[1]])
+    asked = [one for one in left if parsed is None or not parsed.is_right(one)]
+    raise ManifestError([*problems, *check_each(asked)[1]])
 
 
 def _read_all(
-    sources: Sequence[Source], cache: Cache | None, parts: bool
+    sources: Sequence[Source], cache: Cache | None, parts: bool, parsed: Parsed | None = None
 ) -> tuple[list[Document], list[Problem], bool, bool]:
     """Documents that are right (as parts: all but wrong Environments), the others' problems, whether any was parsed,
     and whether all are right."""
@@ -164,8 +195,10 @@ def _read_all(
     problems: list[Problem] = []
     fresh, sound = False, True
     every = cache.documents(sources) if cache is not None else (None for _ in sources)
-    for source, known in zip(sources, every, strict=True):
+    for source, cached in zip(sources, every, strict=True):
+        known = cached if parsed is None else parsed.recall(source.file, source.data)
         if known is not None:
+            sound = sound and (parsed is None or all(map(parsed.is_right, known)))
             documents += known
             continue
         fresh = True

@@ -77,7 +77,7 @@ class FolderSource:
         wanted, problems = self.wanted, self.problems
         paths = changed.paths if changed is not None and not force else None
         if paths is None or not self._read_again(paths):
-            self._read()
+            self._read(scratch=force)
         return self.wanted is not wanted or self.problems != problems
 
     def moved(self, before: Wanted) -> Collection[ResourceId]:
@@ -128,14 +128,17 @@ class FolderSource:
         """Where the manifests are, and what else they hang on."""
         self._files.watch({*self._paths, *(file for file in self._known if not self._files.covers(file))})
 
-    def _read(self) -> None:
-        """Never from files that change meanwhile: what is read is of one moment, or is read again later."""
+    def _read(self, scratch: bool) -> None:
+        """Never from files that change meanwhile: what is read is of one moment, or is read again later.
+
+        scratch: whatever else they hang on is asked for again, too
+        """
         if self._begun:
             self._watch()
         self._begun = True
         self.readings += 1
         try:
-            found = self._prepared.whole(self.wanted.desired if self.wanted is not None else {})
+            found = self._prepared.whole(self.wanted.desired if self.wanted is not None else {}, scratch=scratch)
         except ManifestError as error:
             if not self._files.moved_on():
                 self.problems = error.problems

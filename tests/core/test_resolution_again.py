@@ -14,7 +14,7 @@ from reconciler.model import Desired, ResourceId
 from reconciler.problems import ManifestError
 from reconciler.resolution import Surroundings, document_id, resolve
 from reconciler.resolution.again import Anew, Resolution
-from tests.core.test_again import GUESTS, having, one_of
+from tests.support.drawn import GUESTS, having, one_of
 
 Declared = tuple[str, str, dict[str, Any]]
 Known = dict[ResourceId, Document]

@@ -152,7 +152,11 @@ def _cpu_count(notes: Notes, path: Sequence[str], count: int, machine: Machine |
 
 
 def _cpu_set(notes: Notes, path: Sequence[str], given: str, machine: Machine | None) -> None:
-    """``0-3,6``: lower bound first, and CPUs that are there."""
+    """``0-3,6``: lower bound first, and CPUs that are there. LXD takes a lone number for how many."""
+    if given.isdigit():
+        hint = f'write {int(given)} for so many CPUs, "{given}-{given}" for that one'
+        notes.note(path, f'"{given}" may mean how many, or which one', hint)
+        return
     for part in given.split(","):
         first, _, last = part.partition("-")
         if last and int(last) < int(first):
