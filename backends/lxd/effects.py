@@ -208,7 +208,7 @@ PROJECT = {
 
 VOLUME = {
     "pool": Rule(Effect.IMPOSSIBLE, "moving a volume to another pool is not done here: its data would be at stake"),
-    "size": Rule(Effect.LIVE, "a dir pool only notes sizes; other pools refuse what is in use", Effect.IMPOSSIBLE),
+    "size": Rule(Effect.LIVE, "it grows while it is used; a dir pool only notes the size", Effect.IMPOSSIBLE),
     "config.<size>": Rule(Effect.LIVE, "a dir pool accepts sizes and does not enforce them"),
     "config.<user.*>": _LIVE,
     "config.<snapshots.*>": _LATER,
