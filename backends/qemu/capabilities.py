@@ -11,7 +11,6 @@ import re
 import subprocess
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 
 from reconciler.backends.qemu.machine import SANDBOX
 from reconciler.backends.qemu.programs import find_program
@@ -22,6 +21,8 @@ _NOBODY = 0x6FFFFFFD
 _TIMEOUT = 20.0
 _DEVICE = re.compile(r'name "([^"]+)", bus PCI(?:, alias "([^"]+)")?')
 _NAMES = re.compile(r'^name "([^"]+)"(?:.*, alias "([^"]+)")?', re.MULTILINE)
+_MODULES = ("lib", "lib64", f"lib/{os.uname().machine}-linux-gnu", f"lib/{os.uname().machine}-linux-musl")
+"""Where it has its modules, beside where it is: distributions differ."""
 _NO_CARDS = frozenset({"rocker", "pvrdma"})
 """Listed among network devices, yet they take no network of ours."""
 
@@ -53,13 +54,10 @@ def device_help(driver: str) -> str:
 
 def _version() -> tuple[str, str]:
     """The program, and what changes when it or one of the modules that it loads devices from is another."""
-    program = Path(find_program()).resolve()
-    files = [
-        program,
-        *sorted(program.parent.parent.glob("lib*/qemu")),
-        *sorted(program.parent.parent.glob("lib/*/qemu")),
-    ]
-    return str(program), " ".join(f"{file}:{file.stat().st_mtime_ns}" for file in files)
+    program = os.path.realpath(find_program())
+    base = os.path.dirname(os.path.dirname(program))
+    places = (program, *(os.path.join(base, folder, "qemu") for folder in _MODULES))
+    return program, " ".join(f"{place}:{os.stat(place).st_mtime_ns}" for place in places if os.path.exists(place))
 
 
 @lru_cache(maxsize=4)
