@@ -53,7 +53,8 @@ class Tree:
             mode, _, id, size = about.decode().split()
             path = os.fsdecode(raw)
             tree.entries[path] = _Entry(mode, id, int(size) if size.isdigit() else 0)
-            tree.below.setdefault(posixpath.dirname(path), []).append(posixpath.basename(path))
+            folder, _, name = path.rpartition("/")
+            tree.below.setdefault(folder, []).append(name)
             if mode == "040000":
                 tree.below.setdefault(path, [])
         return tree
