@@ -20,6 +20,7 @@ from reconciler.backends.lxd.deadline import Deadline
 from reconciler.effects import effect_of
 from reconciler.model import Change, Effect, Power, ResourceId, Result, Verb
 from tests.support.lxd import Lab
+from tests.support.unique import own_name, own_net, own_port
 
 NOBODY_HAS = {"vendorid": "1d6b", "productid": "fffe"}
 
@@ -222,7 +223,7 @@ def in_place(lab: Lab) -> list[dict[str, str]]:
 PLUGGED_ANEW = [
     {"hwaddr": "00:16:3e:77:66:55"},
     {"security.port_isolation": "true"},
-    {"host_name": "rtveth77"},
+    {"host_name": own_name("v")},
     {"boot.priority": "3"},
 ]
 
@@ -242,15 +243,16 @@ def test_what_of_a_card_changes_in_place_and_what_plugs_it_in_anew(lab: Lab) -> 
         live(lab, name, began, eth0=card)
 
 
+SIX = f"fd42:{own_net()[3:]}"
 IN_PLACE_6 = [
-    {"ipv6.address": "fd42:72::77"},
-    {"ipv6.routes": "fd42:73::/64"},
+    {"ipv6.address": f"{SIX}:72::77"},
+    {"ipv6.routes": f"{SIX}:73::/64"},
     {"security.ipv6_filtering": "true"},
 ]
 
 
 def test_what_of_a_card_changes_in_place_under_ipv6(lab: Lab) -> None:
-    stateful = {"ipv6": {"address": "fd42:72::1/64", "nat": False}, "config": {"ipv6.dhcp.stateful": "true"}}
+    stateful = {"ipv6": {"address": f"{SIX}:72::1/64", "nat": False}, "config": {"ipv6.dhcp.stateful": "true"}}
     net = bridge(lab, "none", **stateful)
     card = {"type": "nic", "network": net, "name": "eth0"}
     name, began = start(lab, eth0=card)
@@ -259,7 +261,7 @@ def test_what_of_a_card_changes_in_place_under_ipv6(lab: Lab) -> None:
         assert "as it is" in change_of(lab, name, eth0={**card, **change}).note, change
         live(lab, name, began, eth0={**card, **change})
         routes = subprocess.run(["ip", "-6", "route", "show", "dev", net], capture_output=True, text=True, check=True)
-        assert ("fd42:73::/64" in routes.stdout) is ("ipv6.routes" in change)
+        assert (f"{SIX}:73::/64" in routes.stdout) is ("ipv6.routes" in change)
         assert lab.inside(name, "cat", "/sys/class/net/eth0/ifindex") == before, change
         live(lab, name, began, eth0=card)
 
@@ -293,12 +295,6 @@ def test_a_card_that_is_gone_is_drift(lab: Lab) -> None:
 def port(protocol: str, outside: int, inside: int) -> dict[str, str]:
     listen, connect = (f"{protocol}:127.0.0.1:{number}" for number in (outside, inside))
     return {"type": "proxy", "listen": listen, "connect": connect, "bind": "host"}
-
-
-def free(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 def listening(lab: Lab, name: str) -> None:
@@ -347,7 +343,7 @@ def hear(outside: int) -> str:
 def test_a_tcp_port_comes_moves_and_goes(lab: Lab) -> None:
     name, began = start(lab)
     listening(lab, name)
-    first, second = free(), free()
+    first, second = own_port(), own_port()
     live(lab, name, began, port_web=port("tcp", first, 80))
     assert hear(first) == "hello"
     live(lab, name, began, port_web=port("tcp", second, 80))
@@ -358,7 +354,7 @@ def test_a_tcp_port_comes_moves_and_goes(lab: Lab) -> None:
 
 def test_a_udp_port_comes_and_goes(lab: Lab) -> None:
     name, began = start(lab)
-    outside = free(socket.SOCK_DGRAM)
+    outside = own_port()
     with echoing(lab, name):
         live(lab, name, began, port_dns=port("udp", outside, 80))
         assert echoed(outside) == b"ping"
@@ -384,7 +380,7 @@ def echoed(outside: int) -> bytes:
 
 @pytest.mark.parametrize("before", [True, False], ids=["moved", "new"])
 def test_a_port_that_is_taken_is_refused_and_the_old_one_stays(lab: Lab, before: bool) -> None:
-    old = free()
+    old = own_port()
     devices = {"port_web": port("tcp", old, 80)} if before else {}
     name, began = start(lab, **devices)
     listening(lab, name)
@@ -399,7 +395,7 @@ def test_a_port_that_is_taken_is_refused_and_the_old_one_stays(lab: Lab, before:
 
 
 def test_a_port_whose_forwarder_died_is_drift(lab: Lab) -> None:
-    outside = free()
+    outside = own_port()
     name, began = start(lab, port_web=port("tcp", outside, 80))
     listening(lab, name)
     assert hear(outside) == "hello"

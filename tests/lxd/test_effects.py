@@ -18,6 +18,7 @@ from reconciler.backends.lxd.effects import TABLE
 from reconciler.backends.lxd.terms import containers as terms
 from reconciler.model import Desired, Effect, ResourceId, Result, Spec, Verb
 from tests.support.lxd import Lab
+from tests.support.unique import own_net
 
 MIB = 1 << 20
 SOME = "whatever this machine has"
@@ -327,7 +328,9 @@ def raw_of(*path: str) -> Callable[[Lab, str], str]:
     return lambda lab, name: str(lab.raw(*path, name))
 
 
-BRIDGE = {"type": "bridge", "ipv4": {"address": "10.221.91.1/24", "nat": False}, "ipv6": {"address": "none"}}
+NET = own_net()
+SIX = f"fd42:{NET[3:]}::1/64"
+BRIDGE = {"type": "bridge", "ipv4": {"address": f"{NET}.91.1/24", "nat": False}, "ipv6": {"address": "none"}}
 VOLUMES = ("storage-pools", "default", "volumes", "custom")
 
 PLAIN = [
@@ -335,17 +338,17 @@ PLAIN = [
         "Network",
         "ipv4.**",
         BRIDGE,
-        {**BRIDGE, "ipv4": {"address": "10.221.92.1/24", "nat": False}},
+        {**BRIDGE, "ipv4": {"address": f"{NET}.92.1/24", "nat": False}},
         addresses,
-        "10.221.92.1/24",
+        f"{NET}.92.1/24",
     ),
     Plain(
         "Network",
         "ipv6.**",
         BRIDGE,
-        {**BRIDGE, "ipv6": {"address": "fd42:9::1/64", "nat": False}},
+        {**BRIDGE, "ipv6": {"address": SIX, "nat": False}},
         addresses,
-        "fd42:9::1/64",
+        SIX,
     ),
     Plain("Network", "dns.**", BRIDGE, {**BRIDGE, "dns": {"domain": "moved.lan"}}, dnsmasq, "moved.lan"),
     Plain("Network", "config.<dns.*>", BRIDGE, {**BRIDGE, "config": {"dns.search": "found.lan"}}, dnsmasq, "found.lan"),
@@ -354,10 +357,10 @@ PLAIN = [
     Plain(
         "Network",
         "config.<ipv6.*>",
-        {**BRIDGE, "ipv6": {"address": "fd42:8::1/64", "nat": False}},
+        {**BRIDGE, "ipv6": {"address": SIX, "nat": False}},
         {
             **BRIDGE,
-            "ipv6": {"address": "fd42:8::1/64", "nat": False},
+            "ipv6": {"address": SIX, "nat": False},
             "config": {"ipv6.dhcp.expiry": "8h", "ipv6.dhcp.stateful": "true"},
         },
         dnsmasq,

@@ -26,7 +26,8 @@ def home(lxd: PrivateLxd) -> Iterator[tuple[Lab, str]]:
         source = {"build": {"recipe": "debian", "packages": ["file"]}}
         image = lab.desired("Image", "debian", {"type": "container", "source": source, "identity": IDENTITY})
         bridge, name = lab.lxd.name("b"), lab.lxd.name()
-        network = lab.desired("Network", bridge, {"type": "bridge", "ipv4": {"address": "10.77.8.1/24", "nat": False}})
+        ipv4 = {"address": f"{lab.net}.8.1/24", "nat": False}
+        network = lab.desired("Network", bridge, {"type": "bridge", "ipv4": ipv4})
         devices = {"eth0": {"type": "nic", "network": bridge, "name": "eth0"}}
         spec: dict[str, Any] = {
             "image": {"name": "debian", "identity": IDENTITY},
@@ -45,7 +46,7 @@ def test_the_whole_system_comes_up(home: tuple[Lab, str]) -> None:
     assert lab.inside(name, "systemctl", "is-system-running").strip() == "running"
     assert lab.inside(name, "file", "--brief", "/etc/machine-id").strip() == "ASCII text"
     assert lab.inside(name, "hostname").strip() == name
-    assert "10.77.8." in lab.inside(name, "ip", "-4", "addr", "show", "eth0")
+    assert f"{lab.net}.8." in lab.inside(name, "ip", "-4", "addr", "show", "eth0")
 
 
 def test_its_account_is_a_home(home: tuple[Lab, str]) -> None:

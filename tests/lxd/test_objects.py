@@ -297,7 +297,7 @@ def test_a_pool_of_its_own(lab: Lab, tmp_path: Path) -> None:
     lab.converge(pool, lab.desired("Volume", volume, {"pool": name, "size": 10 << 20}, [pool.id]))
     assert lab.raw("storage-pools", name, "volumes", "custom", volume)["config"]["size"] == "10MiB"
     changed = lab.desired("StoragePool", name, {"driver": "dir", "config": {"rsync.bwlimit": "100MB"}})
-    lab.converge(changed, lab.desired("Volume", volume, {"pool": name, "size": 20 << 20}))
+    lab.converge(changed, lab.desired("Volume", volume, {"pool": name, "size": 20 << 20}, [pool.id]))
     assert lab.raw("storage-pools", name)["config"]["rsync.bwlimit"] == "100MB"
 
 

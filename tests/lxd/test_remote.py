@@ -21,6 +21,7 @@ from reconciler.backends.lxd.deadline import Deadline
 from reconciler.model import Result
 from reconciler.problems import Refused, Unreachable
 from tests.support.lxd import PrivateLxd, busybox_image, lab_on, private_lxd
+from tests.support.unique import own_port
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,13 @@ def make_certificate(folder: Path, name: str) -> tuple[Path, Path]:
     return certificate, key
 
 
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     folder = tmp_path_factory.mktemp("certificates")
     certificate, key = make_certificate(folder, "client")
     with private_lxd() as lxd:
         client = lxd.client()
-        port = free_port()
+        port = own_port()
         within = Deadline.after(30)
         client.patch((), {"config": {"core.https_address": f"127.0.0.1:{port}"}}, within)
         pem = certificate.read_text()
@@ -247,7 +242,7 @@ def test_a_missing_certificate_is_named(remote: Remote, tmp_path: Path) -> None:
 
 
 def test_nobody_there_is_unreachable(remote: Remote) -> None:
-    backend = LxdBackend("lxd/far", {**remote.spec, "url": f"https://127.0.0.1:{free_port()}"}, remote.lxd.settings)
+    backend = LxdBackend("lxd/far", {**remote.spec, "url": f"https://127.0.0.1:{own_port()}"}, remote.lxd.settings)
     with pytest.raises(Unreachable, match="connection refused"):
         backend.observe()
     backend.close()

@@ -8,9 +8,10 @@ import pytest
 
 from reconciler.backends.lxd.deadline import Deadline
 from tests.support.lxd import Lab
+from tests.support.unique import own_net
 
 MIB = 1 << 20
-BRIDGE = {"type": "bridge", "ipv4": {"address": "10.213.11.1/24"}, "ipv6": {"address": "none"}}
+BRIDGE = {"type": "bridge", "ipv4": {"address": f"{own_net()}.11.1/24"}, "ipv6": {"address": "none"}}
 
 # What is said for a while, and where LXD has it: the path in its object, and what is there afterwards.
 CONTAINER: list[tuple[dict[str, Any], tuple[str, ...], Any]] = [

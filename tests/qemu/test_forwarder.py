@@ -183,7 +183,7 @@ def test_it_has_no_rights_and_holds_only_what_it_was_given(lab: Lab, bridge: str
 
 
 def test_a_guest_cannot_have_others_reached_by_claiming_their_addresses(lab: Lab, bridge: str) -> None:
-    claimed, mac = "198.51.100.9", "52:54:00:12:34:56"
+    claimed, mac = f"198.51.100.{NET[3:]}", "52:54:00:12:34:56"
     subprocess.run(["ip", "addr", "add", f"{claimed}/32", "dev", "lo"], check=True)
     try:
         with socket.create_server((claimed, 0)) as other:

@@ -110,8 +110,8 @@ def test_what_is_taken_back_is_gone_even_when_it_is_in_use(linux: Lab, folder: P
     )
     linux.inside("sh", "-c", f"(sh -c '{writer}' >/run/said 2>&1 </dev/null) & until [ -s /mnt/data/log ]; do :; done")
     assert linux.converge(linux.busybox()) == [Verb.UPDATE]
-    size = (folder / "log").stat().st_size
     assert not any(is_running(pid) for pid in pids)
+    size = (folder / "log").stat().st_size
     time.sleep(0.5)
     assert (folder / "log").stat().st_size == size
     linux.inside("sh", "-c", "until tail -n1 /run/said | grep -q end; do usleep 50000; done")
