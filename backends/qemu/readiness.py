@@ -27,13 +27,14 @@ _AGENT = 1.0
 PATIENCE = 5.0
 """The same where it is asked once: guests are slow where the host is busy."""
 _PANIC = re.compile(
-    r"Kernel panic - not syncing(: dm-verity device corrupted)?|reconciler-guest: [^\r\n]*: not booting"
-    r"|No bootable device|No bootable option or device was found|VFS: Unable to mount root fs"
+    r"Kernel panic - not syncing(?=[^\r\n]*[\r\n])[^\r\n]{0,120}|reconciler-guest: [^\r\n]*: not booting"
+    r"|No bootable device|No bootable option or device was found"
 )
 _DAMAGED = re.compile(
     r"dm-verity device corrupted|the root disk cannot be verified|the root disk holds no file system of ours"
 )
 """What a guest says of a root disk that is not the one whose hash stands on its kernel's command line."""
+_NO_MEMORY = re.compile(r"deadlocked on memory|Out of memory|out of memory")
 _ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|.)")
 _LOOPBACK6 = "::1"
 _LOOK_BACK = 64 * 1024
@@ -120,11 +121,18 @@ def _check_alive(guest: Guest) -> None:
 
 def _does_not_boot(guest: Guest, said: str) -> GuestFailed:
     if not _DAMAGED.search(said):
-        return _failed(guest, f"it does not boot: {said}")
+        return _failed(guest, f"it does not boot: {said}", way_out(said))
     hint = (
         "somebody wrote to it, or the disk of this host fails; `reconciler reset` makes the guest anew from its image"
     )
     return _failed(guest, f"it does not boot: its read-only root was changed since it was made ({said})", hint)
+
+
+def way_out(said: str) -> str | None:
+    """What to do about a kernel's last word, where that is known."""
+    if _NO_MEMORY.search(said):
+        return "give it more memory.size; a Linux guest sets 64 MiB of it aside where there is a memory.max"
+    return None
 
 
 def _failed(guest: Guest, summary: str, hint: str | None = None) -> GuestFailed:

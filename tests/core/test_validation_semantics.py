@@ -24,6 +24,8 @@ ROOTFS = f"rootfsUrl: 'https://b', rootfsSha256: {'b' * 64}"
         ("Container", "image: a\nmemory: {size: 1GiB, max: 900TiB}", "memory.max: 900TiB are more than", "less"),
         ("Container", "image: a\ncpus: {count: 2, max: 1}", "7:25: cpus.max: is less than count", "grow"),
         ("Container", "image: a\ncpus: {count: 0-0, max: 1}", "contradicts a count that names CPUs", "number"),
+        ("Container", "image: a\ncpus: '0'", '7:9: cpus: "0" may mean how many, or which one', '"0-0" for that one'),
+        ("Container", "image: a\ncpus: {count: '2'}", "7:17: cpus.count:", "write 2 for so many CPUs"),
         ("Container", "image: a\ncpus: 1000", "7:9: cpus: 1000 CPUs are far more than this machine has", "at most"),
         ("Container", "image: a\ncpus: 0-999", '7:9: cpus: "0-999": this machine has CPUs 0-', ""),
         ("Container", "image: a\ncpus: 1-0", '7:9: cpus: "1-0" runs backwards', 'did you mean "0-1"?'),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from reconciler.backends.qemu import process
+from reconciler.backends.qemu import process, readiness
 from reconciler.model import Power, ResourceId, Verb
 from tests.support.qemu import MIB, Lab, holders
 
@@ -54,10 +54,15 @@ def test_a_kernel_that_panics(linux: Lab) -> None:
         "commandLine": "rdinit=/nonexistent root=/dev/none panic=0",
     }
     problem = linux.fail(linux.busybox(boot=boot))
-    assert "does not boot" in problem.summary
+    assert problem.summary.startswith("it does not boot: Kernel panic - not syncing: VFS: Unable to mount root fs")
     assert "panic" in str(problem.detail)
     assert linux.look().power is Power.STOPPED
     linux.converge(linux.busybox())
+
+
+def test_a_kernel_without_memory_is_told_to_have_more() -> None:
+    assert "memory.max" in str(readiness.way_out("Kernel panic - not syncing: System is deadlocked on memory"))
+    assert readiness.way_out("Kernel panic - not syncing: VFS: Unable to mount root fs") is None
 
 
 def test_a_guest_that_is_never_ready(lab: Lab) -> None:
