@@ -17,7 +17,7 @@ from reconciler.cli import DONE, PROBLEM
 from reconciler.cli.lookup import Seen, look
 from reconciler.cli.screen import show_problems, tell
 from reconciler.cli.session import ANY_ENVIRONMENT, opened, settings
-from reconciler.model import Desired, ResourceId
+from reconciler.model import LOCAL_HOST, QEMU, Desired, Power, ResourceId, World, lxd_backend
 from reconciler.names.block import alone
 from reconciler.names.lines import BLOCK, Direct, Names, names
 from reconciler.names.places import Place, Usual, named
@@ -62,15 +62,37 @@ def keep(desired: Iterable[Desired], path: str = "") -> NamesKept:
     desired: where else to look than on this host; path: a file, or a folder of dnsmasq's; empty: the usual place.
     """
     place: Place | None = None
+    wanted = list(desired)
     try:
         place = _chosen(path, None, attended=False)
-        with opened(desired, settings(ANY_ENVIRONMENT), everything=True) as backends:
+        with opened(wanted, settings(ANY_ENVIRONMENT), everything=True) as backends:
             seen = Seen(backends, observe(backends))
             found = _found(seen)
-        changed = _write(place, found, not seen.problems, usual=not path)
+        changed = _write(place, found, is_whole(seen.world, wanted), usual=not path)
         return NamesKept(str(place.path), changed, tuple(place.problems()))
     except ReconcilerError as error:
         return NamesKept(str(place.path) if place is not None else path, False, tuple(error.problems))
+
+
+def is_whole(world: World, desired: Iterable[Desired]) -> bool:
+    """Whether all that may have names could be looked at: an LXD in a VM that is down, or gone, hides nothing."""
+    inside = {
+        lxd_backend(want.id.name): want.spec["lxd"].get("virtualMachine") for want in desired if want.id.kind == "Host"
+    }
+    silent = [name for name in world.snapshots if world.problem(name) is not None]
+    return all(_is_down(world, inside.get(name, _named_as(name))) for name in silent)
+
+
+def _named_as(backend: str) -> str | None:
+    """The VM that gives an LXD of this name, which no Host speaks of."""
+    return None if backend in (QEMU, lxd_backend(LOCAL_HOST)) else backend.removeprefix(lxd_backend(""))
+
+
+def _is_down(world: World, machine: str | None) -> bool:
+    if machine is None or world.problem(QEMU) is not None:
+        return False
+    seen = world.find(QEMU, ResourceId("VirtualMachine", machine))
+    return seen is None or seen.power is Power.STOPPED
 
 
 def keep_up(desired: Mapping[ResourceId, Desired]) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
 
-from reconciler.model import QEMU, Observed, Power, ResourceId, Spec
+from reconciler.cli.hosts import is_whole
+from reconciler.model import QEMU, Desired, Observed, Power, ResourceId, Snapshot, Spec, World
 from reconciler.names.block import maintain
 from reconciler.names.lines import Names, carried_over, kept, names
+from reconciler.problems import Problem
 from reconciler.reachable import ipv4_networks, ipv6_networks, neighbours
 from tests.core.test_naming import TERMINA
 
@@ -107,6 +110,35 @@ def test_who_says_nothing_is_told_from_who_has_nothing() -> None:
     bare = names([machine("termina")], {(QEMU, machine_id): None})
     assert bare.lines == [] and bare.silent == {"termina.linux.test"}
     assert [one.summary for one in bare.problems] == ["it does not say by what address it is reached"]
+
+
+def seen(*machines: Observed, silent: str | None = None) -> World:
+    """A world in which these VMs are, and one backend keeps silent."""
+    problem = Problem("it does not answer")
+    there = Snapshot(QEMU, 0.0, {one.id: one for one in machines}, problem if silent == QEMU else None)
+    other = silent if silent not in (None, QEMU) else "lxd/far"
+    return World({QEMU: there, other: Snapshot(other, 0.0, {}, problem if silent == other else None)})
+
+
+@pytest.mark.parametrize(
+    ("world", "whole"),
+    [
+        (seen(), True),
+        (seen(silent="lxd/termina"), True),  # it was deleted
+        (seen(replace(machine("termina"), power=Power.STOPPED), silent="lxd/termina"), True),
+        (seen(machine("termina"), silent="lxd/termina"), False),
+        (seen(replace(machine("termina"), power=None), silent="lxd/termina"), False),
+        (seen(silent="lxd/inner"), True),
+        (seen(machine("outer"), silent="lxd/inner"), False),
+        (seen(silent="lxd/far"), False),
+        (seen(silent="lxd/local"), False),
+        (seen(silent=QEMU), False),
+    ],
+)
+def test_what_is_in_a_vm_that_is_down_does_not_keep_silent(world: World, whole: bool) -> None:
+    far = Desired(ResourceId("Host", "far"), "lxd/far", {"lxd": {"url": "https://192.0.2.1:8443"}})
+    inner = Desired(ResourceId("Host", "inner"), "lxd/inner", {"lxd": {"virtualMachine": "outer"}})
+    assert is_whole(world, [far, inner]) is whole
 
 
 ROUTES = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
