@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -27,14 +27,15 @@ OBSERVATION = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The LXD that is looked at. host: its name in the manifests; spec: the Host's, as it was given;
-    read: of an LXD inside of a VM, reads files of that VM."""
+    """The LXD that is looked at, once. host: its name in the manifests; spec: the Host's, as it was given;
+    read: of an LXD inside of a VM, reads files of that VM; pools: read already, for those who need them, too."""
 
     client: Client
     backend: str
     host: str
     spec: Spec
     read: Reader | None = None
+    pools: list[dict[str, Any]] = field(default_factory=list)
 
 
 def observe(place: Place, only: Collection[ResourceId] | None) -> Snapshot:
@@ -267,8 +268,14 @@ def _profiles(place: Place, within: Deadline, id: ResourceId | None = None) -> I
 
 
 def _pools(place: Place, within: Deadline) -> Iterator[Observed]:
-    for raw in _list(place, within, "storage-pools"):
+    for raw in _pool_list(place, within):
         yield _plain("StoragePool", raw, place, plain.pool_spec)
+
+
+def _pool_list(place: Place, within: Deadline) -> list[dict[str, Any]]:
+    if not place.pools:
+        place.pools.extend(_list(place, within, "storage-pools"))
+    return place.pools
 
 
 def _projects(place: Place, within: Deadline) -> Iterator[Observed]:
@@ -278,7 +285,7 @@ def _projects(place: Place, within: Deadline) -> Iterator[Observed]:
 
 def _volumes(place: Place, within: Deadline) -> Iterator[Observed]:
     """One request a pool: their number does not grow with what they hold."""
-    for pool in _list(place, within, "storage-pools"):
+    for pool in _pool_list(place, within):
         for raw in _list(place, within, "storage-pools", pool["name"], "volumes", "custom"):
             raw["pool"] = pool["name"]
             yield _plain("Volume", raw, place, plain.volume_spec, [ResourceId("StoragePool", pool["name"])])

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
+from reconciler.backends.lxd.deadline import Deadline
 from reconciler.model import Desired, Effect, ResourceId, Result, Verb
+from reconciler.problems import Refused
 from tests.support.lxd import Lab
 
 MIB = 1 << 20
@@ -33,6 +37,23 @@ def test_it_comes_and_goes_and_its_data_stays(lab: Lab) -> None:
     lab.converge(volume(lab, data), user(lab, name, data, "/elsewhere"))
     assert lab.inside(name, "cat", "/elsewhere/file") == "precious\n"
     assert lab.init_start(name) == began
+
+
+def test_one_that_appears_after_the_look_is_finished_or_left_alone(lab: Lab) -> None:
+    """It is made without a further look: LXD says when there is one already."""
+    data, theirs = lab.lxd.name("v"), lab.lxd.name("v")
+    for name in (data, theirs):
+        plan, _ = lab.plan(volume(lab, name, size=20 * MIB))
+        (step,) = [one for one in plan.steps if one.verb is Verb.CREATE]
+        if name == data:
+            lab.converge(volume(lab, name, size=10 * MIB))
+            lab.backend.apply(step, volume(lab, name, size=20 * MIB), None, lab.told.append)
+            assert lab.raw("storage-pools", "default", "volumes", "custom", name)["config"]["size"] == "20MiB"
+        else:
+            lab.client.post(("storage-pools", "default", "volumes", "custom"), {"name": name}, Deadline.after(60))
+            with pytest.raises(Refused, match="it is not ours"):
+                lab.backend.apply(step, volume(lab, name, size=20 * MIB), None, lab.told.append)
+    lab.client.delete(("storage-pools", "default", "volumes", "custom", theirs), Deadline.after(60))
 
 
 def test_several_write_to_it(lab: Lab) -> None:

@@ -22,6 +22,7 @@ class Kind:
     folder:  where they are listed; config: the LXD config a spec states; spec: the way back
     created: what else the body of a creation holds
     fields:  what a PUT sends back besides config
+    says_conflict: whether LXD says so of one that is there already: then it need not be looked for first
     """
 
     folder: Callable[[Task], tuple[str, ...]]
@@ -29,6 +30,7 @@ class Kind:
     spec: Callable[[Mapping[str, Any], Spec | None], Spec]
     created: Callable[[Spec], Mapping[str, Any]]
     fields: tuple[str, ...] = ("description",)
+    says_conflict: bool = False
 
 
 def _config(spec: Spec) -> Mapping[str, str]:
@@ -52,6 +54,7 @@ KINDS: Mapping[str, Kind] = {
         terms.volume_config,
         terms.volume_spec,
         lambda _spec: {"type": "custom", "content_type": "filesystem"},
+        says_conflict=True,
     ),
 }
 
@@ -59,7 +62,7 @@ KINDS: Mapping[str, Kind] = {
 def create(task: Task) -> None:
     """Make it; one of ours that is there already is brought to what is wanted."""
     kind = KINDS[task.step.id.kind]
-    if task.client.find(*_path(task), within=task.deadline) is not None:
+    if (task.observed is not None or not kind.says_conflict) and _is_there(task):
         _edit(task, everything=True)
         return
     task.tell("creating")
@@ -69,7 +72,9 @@ def create(task: Task) -> None:
     try:
         task.client.post(kind.folder(task), body, task.deadline, **_target(task))
     except Conflicting as error:
-        raise Interrupted(error.problem) from error  # it appeared just now: look again
+        if not _is_there(task):
+            raise Interrupted(error.problem) from error  # it went just now: look again
+        _edit(task, everything=True)
 
 
 def update(task: Task) -> None:
@@ -120,6 +125,10 @@ def _body(task: Task, kind: Kind, raw: Raw, everything: bool) -> dict[str, Any] 
     if task.special("description") or "description" in task.spec:
         body["description"] = task.spec.get("description", "")
     return body if any(body[key] != raw.get(key) for key in body) else None
+
+
+def _is_there(task: Task) -> bool:
+    return task.client.find(*_path(task), within=task.deadline) is not None
 
 
 def _path(task: Task) -> tuple[str, ...]:
