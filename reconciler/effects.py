@@ -55,7 +55,7 @@ def effect_of(
             effect = Effect.LIVE
     elif power is Power.STOPPED and effect in (Effect.RESTART, Effect.UNKNOWN, Effect.STOP):
         effect = Effect.LIVE  # nobody is using it: there is no downtime to speak of
-    return replace(change, effect=effect, note=rule.note)
+    return replace(change, effect=effect, note=rule.less if rule.less and _shrinks(change) else rule.note)
 
 
 def plugs(change: Change, kind: str, table: Table, rules: Mapping[str, Rule] | None = None) -> bool:

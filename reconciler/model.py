@@ -125,6 +125,7 @@ class Rule:
     """effect on a running guest (or on the resource, where there is no guest); note: why, shown to people.
 
     smaller: the effect of a number that shrinks, where that is another one: a disk grows and never shrinks
+    less:    why, of a number that shrinks, where there is more to be said of that
     least, most, outside: a new number below ``least`` or above ``most`` has the effect ``outside`` instead
     plugs:   adding this takes one of the guest's free ports (see Observed.room)
     like:    for a whole thing that comes or goes: the first of these whose fields it has, and the rule that counts then
@@ -133,6 +134,7 @@ class Rule:
     effect: Effect
     note: str = ""
     smaller: Effect | None = None
+    less: str = ""
     least: int | None = None
     most: int | None = None
     outside: Effect | None = None

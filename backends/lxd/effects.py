@@ -119,7 +119,9 @@ CONTAINER = {
     "metadata.name": Rule(Effect.RESTART, "LXD renames only what is stopped"),
     "image.**": Rule(Effect.REPLACE, "a container is made from its image once"),
     "cpus.**": _LIVE,
-    "memory.**": _LIVE,
+    "memory.**": Rule(
+        Effect.LIVE, less="what is in use is not given back: refused, or the kernel ends what takes most"
+    ),
     "profiles": Rule(Effect.RESTART, "a profile may hold anything; some of it acts only at the next start"),
     "nesting": _NEXT_START,
     "privileged": _NEXT_START,

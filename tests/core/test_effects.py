@@ -62,6 +62,13 @@ def test_power_decides_what_a_change_costs(power: Power, change: Change, effect:
     assert effect_of(change, "Container", power, table).effect is effect
 
 
+def test_a_number_that_shrinks_may_have_more_said_of_it() -> None:
+    table = {"Container": {"memory.**": Rule(Effect.LIVE, "taken at once", less="what is in use is not given back")}}
+    for old, new, note in ((1, 2, "taken at once"), (2, 1, "what is in use is not given back")):
+        change = effect_of(Change("change", ("memory", "size"), old, new), "Container", Power.RUNNING, table)
+        assert (change.effect, change.note) == (Effect.LIVE, note)
+
+
 def test_worst_is_the_most_harmful() -> None:
     changes = [Change("change", ("x",), 1, 2, effect) for effect in (Effect.LIVE, Effect.REPLACE, Effect.RESTART)]
     assert worst(changes) is Effect.REPLACE

@@ -60,6 +60,20 @@ def test_limits_change_live_and_the_kernel_agrees(lab: Lab) -> None:
     assert (group / f"cpuset/lxc.payload.{name}/cpuset.cpus").read_text().strip() in ("0", "1")
 
 
+def test_less_memory_than_is_in_use_says_what_to_do(lab: Lab) -> None:
+    name = lab.lxd.name()
+    lab.converge(lab.container(name, memory={"size": 64 * MIB}))
+    began = lab.init_start(name)
+    lab.inside(name, "sh", "-c", "mkdir -p /full && mount -t tmpfs full /full && head -c 32m /dev/zero >/full/x")
+    [outcome] = lab.apply(lab.container(name, memory={"size": 8 * MIB}))
+    assert "the kernel ends what takes most" in outcome.step.changes[0].note
+    problem = outcome.problem
+    assert problem is not None and problem.summary.startswith("memory.size: it uses more than that")
+    assert problem.hint and lab.init_start(name) == began
+    lab.inside(name, "umount", "/full")
+    lab.converge(lab.container(name, memory={"size": 32 * MIB}))
+
+
 def test_one_that_is_killed_for_lack_of_memory_has_last_words(lab: Lab) -> None:
     want = lab.container(lab.lxd.name(), memory={"size": MIB})
     problem = lab.apply(want)[0].problem

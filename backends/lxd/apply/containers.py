@@ -228,7 +228,8 @@ def _settle(task: Task, pending: str | None, reply: Reply | None = None) -> None
         home.take_back(task)
         _owe(task)
         reply = None
-    raw = _configure(task, finishing, reply)
+    with _room_named(task):
+        raw = _configure(task, finishing, reply)
     bring_up(task, pending=pending, files=files, raw=raw)
 
 
@@ -271,6 +272,23 @@ def _configure(task: Task, everything: bool, reply: Reply | None = None) -> Raw 
     if _APART in keys:
         edit(task, ("instances", task.name), lambda raw: checked(raw, {_APART}, last=False))
     return edit(task, ("instances", task.name), checked, None if names or _APART in keys else reply)
+
+
+@contextlib.contextmanager
+def _room_named(task: Task) -> Iterator[None]:
+    """Why the kernel does not let a running one have less memory: LXD says only that it could not be set."""
+    try:
+        yield
+    except Refused as error:
+        if "setting cgroup item" not in error.problem.summary or ("memory", "size") not in _paths(task):
+            raise
+        said, hint = error.problem.summary, "end what takes it, then apply again"
+        summary = "memory.size: it uses more than that, or more than can be taken from it while it runs"
+        raise Refused(Problem(summary, subject=str(task.step.id), detail=said, hint=hint)) from error
+
+
+def _paths(task: Task) -> set[tuple[str, ...]]:
+    return {tuple(change.path) for change in task.step.changes}
 
 
 def _plug(
