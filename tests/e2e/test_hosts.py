@@ -13,14 +13,15 @@ from tests.core.test_hostnames import OWN, TOWER
 from tests.e2e.conftest import Place, own_hosts
 from tests.e2e.test_commands import IMAGE, container, environment
 from tests.support.dnsmasq import Dnsmasq
+from tests.support.unique import own_name, own_net
 
-BRIDGE = "hostbr7"
+BRIDGE, NET = own_name("h"), f"{own_net()}.7"
 NETWORK = f"""\
 ---
 apiVersion: reconciler/v1
 kind: Network
 metadata: {{name: {BRIDGE}}}
-spec: {{type: bridge, ipv4: {{address: 10.77.7.1/24, nat: false}}, ipv6: {{address: none}}, deletionPolicy: delete}}
+spec: {{type: bridge, ipv4: {{address: {NET}.1/24, nat: false}}, ipv6: {{address: none}}, deletionPolicy: delete}}
 """
 CARD = {"eth0": {"type": "nic", "network": BRIDGE, "name": "eth0"}}
 
@@ -70,7 +71,7 @@ def test_the_block_follows_what_runs(place: Place) -> None:
     printed = place.ok("hosts")
     address = printed.out.splitlines()[1].split()[0]
     assert {line.split()[1] for line in printed.out.splitlines()[1:-1]} == {"web.linux.test"}
-    assert address.startswith("10.77.7.")
+    assert address.startswith(f"{NET}.")
     assert "Container/mute: nothing to reach it by" in printed.err
 
     file = place.folder / "hosts"
@@ -114,7 +115,7 @@ def test_apply_and_delete_keep_them_where_the_environment_asks_for_it(place: Pla
         here.ok("plan", whole, "--out", "saved.plan")
         assert file.read_text() == "127.0.0.1\tlocalhost\n"
         here.ok("apply", "saved.plan")
-        assert resolved(file, "web.linux.test").startswith("10.77.7.")
+        assert resolved(file, "web.linux.test").startswith(f"{NET}.")
         file.write_text("127.0.0.1\tlocalhost\n# end reconciler\n")
         assert "do not stand there once each" in here.ok("apply", whole).err
         file.write_text("127.0.0.1\tlocalhost\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import socket
 import urllib.error
 import urllib.request
@@ -12,8 +11,9 @@ from typing import Any
 
 from tests.e2e.conftest import Done, Place
 from tests.e2e.test_commands import IMAGE, container
+from tests.support.unique import own_port
 
-PORT = 20000 + os.getpid() % 4000 * 3  # and the two behind it: another run on this machine has others
+PORT = own_port(3)  # and the two behind it
 
 
 def share(path: str = "/site") -> str:

@@ -13,11 +13,13 @@ import pytest
 from tests.e2e.conftest import ROOT, Place
 from tests.images.web import Web, body
 from tests.support.pairs import SQUASHFS, parts_in
+from tests.support.unique import own_name, own_net, own_port
 
 ELSEWHERE = {"crostini"}  # test_tower.py does all of this with it, and more
 FROM_THE_INTERNET = {"nixos"}  # fetched from servers that a test must not need: stand-ins come from one on loopback
 TAKES_LONG = {"baguette"}  # a whole Debian is made for it
 LONG = [pytest.mark.proof, pytest.mark.timeout(1200)]
+BRIDGE, NET = own_name("m"), f"{own_net()}.77"
 FOLDERS = sorted(path for path in (ROOT / "manifests").iterdir() if path.is_dir())
 HERE = [
     pytest.param(path, marks=LONG if path.name in TAKES_LONG else [], id=path.name)
@@ -27,10 +29,16 @@ HERE = [
 
 
 def copied(folder: Path, tmp_path: Path) -> Path:
-    """A copy of the folder that only we can write to, as the reading of manifests demands."""
+    """A copy of the folder that only we can write to, as the reading of manifests demands.
+
+    What two runs on one machine cannot both have is another in each: ports of this host, bridges and their subnets.
+    """
     copy = tmp_path / folder.name
     shutil.copytree(folder, copy)
     copy.chmod(0o700)
+    for path in copy.rglob("*.yaml"):
+        text = re.sub(r'(?<=^  listen: "127\.0\.0\.1:)\d+', lambda _: str(own_port()), path.read_text(), flags=re.M)
+        path.write_text(text.replace("demo-br", BRIDGE).replace("10.213.77.", f"{NET}."))
     return copy
 
 

@@ -142,7 +142,7 @@ def test_a_container_gets_there(containers: LxdLab) -> None:
     lab, killer = containers, Killer(random.Random())
     name, stranger = lab.lxd.name(), lab.lxd.name("s")
     body = {"name": stranger, "source": {"type": "image", "alias": "busybox"}, "config": {"user.mine": "yes"}}
-    lab.client.post(("instances",), body, Deadline.after(30))
+    lab.client.post(("instances",), body, Deadline.after(120))
     untouched = lab.client.get("instances", stranger).etag
     image = busybox_image(lab)
     for _, killer.chance in cycles("container"):

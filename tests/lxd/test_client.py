@@ -160,7 +160,7 @@ def test_an_operation_that_outlasts_its_deadline_is_interrupted(lab: Lab) -> Non
     lab.converge(lab.container(name, config={"raw.lxc": "lxc.signal.halt = SIGWINCH"}))
     stop = {"action": "stop", "timeout": 600, "force": False}
     with pytest.raises(Interrupted, match="in time"):
-        lab.client.put(("instances", name, "state"), stop, Deadline.after(1))
+        lab.client.put(("instances", name, "state"), stop, Deadline.after(4))
     lab.client.put(("instances", name, "state"), {**stop, "force": True}, Deadline.after(60))
 
 
@@ -219,7 +219,7 @@ from reconciler.backends.lxd.address import Address
 from reconciler.backends.lxd.client import Client
 from reconciler.backends.lxd.deadline import Deadline
 client = Client(Address(socket=Path({str(lxd.socket)!r})))
-client.patch(("profiles", "default"), {{"description": "written"}}, Deadline.after(30))
+client.patch(("profiles", "default"), {{"description": "written"}}, Deadline.after(120))
 print(sorted(name for name in sys.modules if name.split(".")[0] in ("pylxd", "requests", "urllib3", "ws4py")))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

@@ -234,7 +234,7 @@ def test_quick_commands_lose_nothing(lab: Lab) -> None:
 def test_exec_that_takes_too_long_is_killed(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name))
-    assert lab.backend.execute(ResourceId("Container", name), Call(["sleep", "4321"], timeout=0.5)) == 124
+    assert lab.backend.execute(ResourceId("Container", name), Call(["sleep", "4321"], timeout=3.0)) == 124
     assert "sleep 4321" not in lab.inside(name, "ps")
 
 
@@ -242,7 +242,7 @@ def test_exec_in_a_stopped_container_is_refused(lab: Lab) -> None:
     name = lab.lxd.name()
     lab.converge(lab.container(name, power="stopped"))
     with pytest.raises(Refused, match="not running"):
-        lab.backend.execute(ResourceId("Container", name), Call(["true"], timeout=5))
+        lab.backend.execute(ResourceId("Container", name), Call(["true"], timeout=60.0))
 
 
 SHELL = """

@@ -85,5 +85,5 @@ def test_it_goes_down_when_it_is_asked_to(home: tuple[Lab, str]) -> None:
         json.loads(capture(lab.client, name, ["systemctl", "list-jobs", "-o", "json"], Deadline.after(60))[1] or b"[]")
         == []
     )
-    lab.client.put(("instances", name, "state"), {"action": "stop", "timeout": 30}, Deadline.after(40))
+    lab.client.put(("instances", name, "state"), {"action": "stop", "timeout": 120}, Deadline.after(180))
     assert (pid, lab.raw("instances", name, "state")["status"]) != (0, "Running")

@@ -48,7 +48,7 @@ def remote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Remote]:
     with private_lxd() as lxd:
         client = lxd.client()
         port = own_port()
-        within = Deadline.after(30)
+        within = Deadline.after(60)
         client.patch((), {"config": {"core.https_address": f"127.0.0.1:{port}"}}, within)
         pem = certificate.read_text()
         body = "".join(line for line in pem.splitlines() if not line.startswith("-"))
@@ -130,7 +130,7 @@ def test_the_environment_cannot_unpin(
     with pytest.raises(Unreachable, match="not the pinned one"):
         wrong.get("instances")
     with pytest.raises(Unreachable, match="not the pinned one"):
-        wrong.websocket(("events",), Deadline.after(5))
+        wrong.websocket(("events",), Deadline.after(60))
     wrong.close()
 
 
@@ -148,7 +148,7 @@ def impostor(certificate: Path, key: Path) -> Iterator[tuple[str, list[bytes]]]:
             while not stop.is_set():
                 try:
                     plain, _ = listening.accept()
-                    plain.settimeout(30)
+                    plain.settimeout(60)
                     with context.wrap_socket(plain, server_side=True) as secure:
                         heard.append(secure.recv(4096))
                 except OSError:

@@ -188,7 +188,7 @@ def test_exec_through_the_agent(linux: Lab, capfdbinary: pytest.CaptureFixture[b
     with Agent(linux.folder().agent, "vm", patience=60.0) as agent:
         assert agent.run(["sleep", "600"], 60, signals=lambda: next(came, ())).code == 143
     with pytest.raises(Interrupted, match="did not end within"):
-        linux.backend.execute(VM, Call(["sleep", "600"], timeout=0.5))
+        linux.backend.execute(VM, Call(["sleep", "600"], timeout=3.0))
 
 
 def test_files_go_in_and_out_through_the_agent(linux: Lab, tmp_path: Path) -> None:
@@ -225,10 +225,10 @@ def test_exec_over_the_serial_console(linux: Lab, capfdbinary: pytest.CaptureFix
 def test_exec_where_nobody_answers(lab: Lab) -> None:
     lab.converge(lab.idle())
     with pytest.raises(Refused, match="neither a guest agent nor a shell"):
-        lab.backend.execute(VM, Call(["true"], timeout=1.0))
+        lab.backend.execute(VM, Call(["true"], timeout=60.0))
     lab.converge(lab.idle(power="stopped"))
     with pytest.raises(Refused, match="not running"):
-        lab.backend.execute(VM, Call(["true"], timeout=1.0))
+        lab.backend.execute(VM, Call(["true"], timeout=60.0))
 
 
 def test_what_a_vm_takes_is_what_its_qemu_takes(lab: Lab) -> None:

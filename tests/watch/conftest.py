@@ -214,13 +214,13 @@ class Place:
     def set_config(self, name: str, **config: str) -> None:
         """Somebody else changes the container by hand."""
         body = {"config": {key.replace("_", "."): value for key, value in config.items()}}
-        self.client.patch(("instances", name), body, Deadline.after(30))
+        self.client.patch(("instances", name), body, Deadline.after(PATIENCE))
 
     def delete(self, name: str) -> None:
         """Somebody else deletes the container by hand: with its stop, so that nobody starts it between the two."""
-        self.client.patch(("instances", name), {"ephemeral": True}, Deadline.after(30))
+        self.client.patch(("instances", name), {"ephemeral": True}, Deadline.after(PATIENCE))
         order = {"action": "stop", "force": True, "timeout": 10}
-        self.client.put(("instances", name, "state"), order, Deadline.after(30))
+        self.client.put(("instances", name, "state"), order, Deadline.after(PATIENCE))
 
 
 @pytest.fixture(scope="session")

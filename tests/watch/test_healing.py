@@ -9,9 +9,10 @@ import signal
 from pathlib import Path
 
 from reconciler.backends.lxd import daemon
+from tests.support.unique import own_port
 from tests.watch.conftest import Place
 
-PORT = 20000 + os.getpid() % 12000  # another run on this machine has another one
+PORT = own_port()
 
 
 def killed(pid: int, then_gone: int | None = None) -> None:

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.unique import own_name, own_net
 from tests.watch.conftest import COMMAND, PATIENCE, Place, Watch
 
-BRIDGE = "namesbr7"
+BRIDGE, NET = own_name("n"), f"{own_net()}.12"
 OWN = "127.0.0.1\tlocalhost\n"
 
 
 def network(place: Place) -> None:
-    ipv4 = {"address": "10.77.12.1/24", "nat": False}
+    ipv4 = {"address": f"{NET}.1/24", "nat": False}
     spec = {"type": "bridge", "ipv4": ipv4, "ipv6": {"address": "none"}, "deletionPolicy": "delete"}
     document = {"apiVersion": "reconciler/v1", "kind": "Network", "metadata": {"name": BRIDGE}, "spec": spec}
     place.save("network.yaml", json.dumps(document))
@@ -45,7 +46,7 @@ def watch(place: Place, hosts: Path) -> Iterator[Watch]:
     try:
         yield running
         running.process.terminate()
-        assert running.process.wait(30) == 0, str(running)
+        assert running.process.wait(120) == 0, str(running)
     finally:
         running.kill()
 
@@ -72,11 +73,11 @@ def test_an_address_that_comes_changes_and_goes(place: Place, hosts: Path, watch
     while not lines(hosts):
         watch.until("Named", words="/etc/hosts")
     (first,) = lines(hosts)
-    assert first.startswith("10.77.12.") and first.endswith("\tweb.linux.test")
+    assert first.startswith(f"{NET}.") and first.endswith("\tweb.linux.test")
 
-    other = "ip addr flush dev eth0; ip addr add 10.77.12.250/24 dev eth0"
+    other = f"ip addr flush dev eth0; ip addr add {NET}.250/24 dev eth0"
     place.run("exec", "web", "--", "sh", "-c", other)  # nobody is told of that
-    while lines(hosts) != ["10.77.12.250\tweb.linux.test"]:
+    while lines(hosts) != [f"{NET}.250\tweb.linux.test"]:
         watch.until("Named")
 
     (place.folder / "web.yaml").unlink()
