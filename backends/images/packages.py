@@ -12,7 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from reconciler.ports import Tell
@@ -120,14 +120,23 @@ def contents(package: Path) -> Iterator[tarfile.TarFile]:
 
 
 def read(package: Path, wanted: Sequence[str]) -> dict[str, bytes]:
-    """The named regular files of a package, as far as it has them; names without a leading slash."""
+    """The named files of a package, as far as it has them; names without a leading slash. Of a link within it, as most
+    libraries are, what it leads to."""
     found = {}
     with contents(package) as archive:
         for entry in archive:
             name = entry.name.removeprefix("./")
-            if name in wanted and entry.isreg() and (data := archive.extractfile(entry)):
-                found[name] = data.read()
+            if name in wanted and (entry.isreg() or entry.issym()):
+                with suppress(KeyError):  # it leads out of the package
+                    found[name] = _content(archive, entry)
     return found
+
+
+def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    data = archive.extractfile(entry)
+    if data is None:
+        raise KeyError(entry.name)
+    return data.read()
 
 
 def run(command: Sequence[str], folder: Path) -> subprocess.CompletedProcess[str]:

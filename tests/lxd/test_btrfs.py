@@ -33,7 +33,8 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 @pytest.mark.proof
 def test_a_volume_on_btrfs_comes_grows_and_goes_under_its_user(lab: Lab) -> None:
     store, data, name = lab.lxd.name("s"), lab.lxd.name("v"), lab.lxd.name()
-    pool = lab.desired("StoragePool", store, {"driver": "btrfs", "config": {"size": "1GiB"}})
+    config = {"size": "1GiB"}
+    pool = lab.desired("StoragePool", store, {"driver": "btrfs", "config": config})
     small = lab.desired("Volume", data, {"pool": store, "size": 64 * MIB}, [pool.id])
     big = lab.desired("Volume", data, {"pool": store, "size": 160 * MIB}, [pool.id])
     root = {"root": {"type": "disk", "path": "/", "pool": store}}
@@ -56,4 +57,8 @@ def test_a_volume_on_btrfs_comes_grows_and_goes_under_its_user(lab: Lab) -> None
     assert "/data" not in lab.inside(name, "cat", "/proc/mounts")
     lab.converge(pool, big, user)
     assert lab.inside(name, "cat", "/data/file") == "precious\n"
+    options = {"btrfs.mount_options": "user_subvol_rm_allowed,noatime"}
+    pool = lab.desired("StoragePool", store, {"driver": "btrfs", "config": {**config, **options}})
+    assert lab.converge(pool, big, user)[1].step.effect is Effect.LIVE
+    assert lab.raw("storage-pools", store)["config"].items() >= options.items()
     assert lab.init_start(name) == began

@@ -90,8 +90,8 @@ class FolderModules:
         return (self._folder / name.split("/", 3)[3]).read_bytes()
 
 
-def module_tree(source: Modules, release: str) -> Tree:
-    """The wanted modules under ``lib/modules/<release>`` with the index files that modprobe reads."""
+def module_tree(source: Modules, release: str, wanted: Iterable[Iterable[str]] = WANTED) -> Tree:
+    """The wanted modules and what they need under ``lib/modules/<release>``, with the indexes that modprobe reads."""
     found = {
         name: (path, *match.group(1, 3))
         for path in source.names()
@@ -100,7 +100,7 @@ def module_tree(source: Modules, release: str) -> Tree:
     }
     modules: dict[str, Module] = {}
     tree: Tree = {}
-    queue = [name for names in WANTED for name in names]
+    queue = [name for names in wanted for name in names]
     while queue:
         name = queue.pop()
         if name in modules or name not in found:
