@@ -78,11 +78,6 @@ def mark_config(mark: Mark) -> dict[str, str]:
     return config
 
 
-def without_mark(config: Mapping[str, str]) -> dict[str, str]:
-    """The config without anything of ours."""
-    return {key: value for key, value in config.items() if not key.startswith(PREFIX)}
-
-
 def renaming(id: str) -> str:
     """What ``pending`` says while an object is being renamed to that id."""
     return _RENAMING + id

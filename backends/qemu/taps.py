@@ -13,7 +13,6 @@ import struct
 from reconciler.problems import Problem, Refused
 
 _TUNSETIFF = 0x400454CA
-_TUNGETIFF = 0x800454D2
 _IFF_TAP = 0x0002
 _IFF_NO_PI = 0x1000
 _IFF_VNET_HDR = 0x4000
@@ -44,12 +43,6 @@ def open_tap(subject: str, nic: str, bridge: str | None) -> int:
         os.close(handle)
         raise _not_allowed(subject, nic, error) from error
     return handle
-
-
-def name_of(handle: int) -> str:
-    """What the host calls it."""
-    answer = fcntl.ioctl(handle, _TUNGETIFF, struct.pack("16sH22x", b"", 0))
-    return answer[:16].rstrip(b"\0").decode()
 
 
 def _attach(handle: int) -> str:

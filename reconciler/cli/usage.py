@@ -21,6 +21,15 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, formatter_class=Help, allow_abbrev=False)
 
+    def format_help(self) -> str:
+        """With examples of the verb: read only when somebody asks for help."""
+        options = super().format_help()
+        if not (verb := self.prog.partition(" ")[2]):
+            return options
+        from reconciler.cli.examples import lines
+
+        return options + lines(verb)
+
     def error(self, message: str) -> NoReturn:
         self.refuse(message)
 

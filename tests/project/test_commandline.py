@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from reconciler.cli.parser import VERBS
+from reconciler.cli.examples import EXAMPLES
+from reconciler.cli.parser import VERBS, parse
 from reconciler.cli.report import scrub, scrub_argv
 
 MAIN = [sys.executable, "-m", "reconciler.cli"]
@@ -36,6 +38,16 @@ def test_every_verb_has_help_and_a_module(tmp_path: Path) -> None:
         done = run(name, "--help", state=tmp_path)
         assert done.returncode == 0, name
         assert done.stdout.startswith(f"usage: reconciler {name}"), name
+        assert f"\nexamples:\n  reconciler {name}" in done.stdout, name
+
+
+def test_every_verb_has_examples_that_the_grammar_takes() -> None:
+    assert EXAMPLES.keys() == {name for name, *_ in VERBS}
+    for verb, commands in EXAMPLES.items():
+        for command in commands:
+            words = [word for word in shlex.split(command, comments=True) if not word.startswith(">")]
+            assert words[:2] == ["reconciler", verb]
+            assert parse(words[1:]).verb == verb
 
 
 def test_a_usage_error_is_a_problem_not_a_change(tmp_path: Path) -> None:
@@ -193,7 +205,7 @@ def test_help_imports_the_grammar_alone(words: list[str]) -> None:
     """The limit of 60 ms is measured by the benchmarks; here stands why it is kept."""
     loaded = loaded_by(*words)
     assert not loaded & (HEAVY | {"yaml", "jsonschema_rs", "dataclasses", "inspect", "typing"})
-    ours = {name for name in loaded if name.startswith("reconciler.")}
+    ours = {name for name in loaded if name.startswith("reconciler.")} - {"reconciler.cli.examples"}
     assert ours == {f"reconciler.cli{part}" for part in ("", ".parser", ".arguments", ".usage", ".watching")}
 
 

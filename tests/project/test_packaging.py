@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,12 +15,17 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Built in a copy of what git knows, so that nothing of ours is left behind and nothing stray gets in."""
     copy, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     copy_tracked(copy)
     subprocess.run([sys.executable, "-m", "build", "--outdir", str(out), str(copy)], check=True, capture_output=True)
-    [path] = out.glob("*.whl")
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist: Path) -> Iterator[zipfile.ZipFile]:
+    [path] = dist.glob("*.whl")
     with zipfile.ZipFile(path) as opened:
         yield opened
 
@@ -72,3 +78,12 @@ def test_what_backends_read_beside_their_code_is_inside(wheel: zipfile.ZipFile) 
 def test_the_command_is_named(wheel: zipfile.ZipFile) -> None:
     [entry] = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
     assert "reconciler = reconciler.cli:main" in wheel.read(entry).decode()
+
+
+def test_the_source_brings_its_guides_and_examples(dist: Path) -> None:
+    [path] = dist.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md")}
+    wanted |= {"CHANGELOG.md", "docs/systemd/reconciler-watch@.service", "manifests/quickstart/environment.yaml"}
+    assert wanted <= inside, sorted(wanted - inside)

@@ -9,8 +9,6 @@ from reconciler.model import Path
 from reconciler.quantities import human_size
 from reconciler.quantities import size as parse_size
 
-ABSENT: Any = object()
-
 
 def read_bool(text: str) -> bool:
     """LXD takes several words for true."""
