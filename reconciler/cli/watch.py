@@ -7,6 +7,7 @@ import gc
 import os
 import resource
 import signal
+import socket
 import sys
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
@@ -20,7 +21,8 @@ from reconciler.ports import Backend
 from reconciler.preparation import Wanted
 from reconciler.problems import Problem, UsageError
 from reconciler.watch.daemon import Daemon, Options
-from reconciler.watch.inbox import Inbox
+from reconciler.watch.door import Door
+from reconciler.watch.inbox import Flag, Inbox
 from reconciler.watch.journal import Journal
 from reconciler.watch.logs import sink
 from reconciler.watch.naming import NamesKept
@@ -44,9 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     face = ExitStack()
 
     def begun() -> None:
-        from reconciler.watch.serving import Server  # its libraries take a while
-
-        face.callback(Server(runtime_dir() / "watch", daemon).close)
+        face.callback(Door(runtime_dir() / "watch", partial(_serve, daemon)).close)
         notifier.tell("READY=1")
 
     often, most = arguments.resync, notifier.most
@@ -68,6 +68,12 @@ def run(arguments: argparse.Namespace) -> int:
         sys.stderr.flush()
         os._exit(DONE)
     return DONE
+
+
+def _serve(daemon: Daemon, listening: socket.socket, stop: Flag) -> None:
+    from reconciler.watch.serving import serve
+
+    serve(daemon, listening, stop)
 
 
 def _have_room() -> None:

@@ -130,6 +130,7 @@ class Daemon:
             self.resync(now)
         waits = self._begin(now)
         self._note_proved()
+        self.journal.flush()
         self._settle(now)
         self._follow_names()
         self.journal.flush()

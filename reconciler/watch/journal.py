@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 _KEPT = 1000
@@ -29,13 +30,19 @@ class Event:
         """As JSON shows it."""
         return {
             "number": self.number,
-            "at": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.at)) + f".{int(self.at % 1 * 1000):03d}Z",
+            "at": f"{_second(int(self.at))}.{int(self.at % 1 * 1000):03d}Z",
             "type": "Warning" if self.warning else "Normal",
             "reason": self.reason,
             "resource": self.resource,
             "message": self.message,
             "environment": self.environment,
         }
+
+
+@lru_cache(maxsize=16)
+def _second(at: int) -> str:
+    """A thousand events come in one."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(at))
 
 
 class Sink(Protocol):

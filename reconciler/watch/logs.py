@@ -45,8 +45,11 @@ def _human(event: Event) -> str:
     return f"{at} {'!' if event.warning else ' '} {what}{event.reason}: {clean(event.message)}"
 
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode  # made once, and not a thousand times
+
+
 def _json(event: Event) -> str:
-    return json.dumps(event.document(), ensure_ascii=False)
+    return _encode(event.document())
 
 
 def _journal(event: Event) -> str:

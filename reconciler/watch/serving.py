@@ -22,19 +22,18 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from reconciler.model import ResourceId
-from reconciler.paths import private_dir
 from reconciler.polling import readable
 from reconciler.problems import Problem, ReconcilerError, UsageError
 from reconciler.watch.daemon import Daemon
+from reconciler.watch.door import MOST_CLIENTS
+from reconciler.watch.inbox import Flag
 from reconciler.watch.told import holds, resource, status
 
 _MOST_BODY = 65536
-_MOST_CLIENTS = 64
 _CREDENTIALS = struct.Struct("3i")  # SO_PEERCRED: pid, uid, gid
 _SOON = 0.05
 """Seconds between two looks whether something was looked at."""
@@ -45,39 +44,22 @@ _TICK = 1.0
 Answer = tuple[int, Any]
 
 
-class Server:
-    """Listens at ``folder``/<pid>.sock from its making until ``close``."""
-
-    def __init__(self, folder: Path, daemon: Daemon) -> None:
-        self.path = private_dir(folder) / f"{os.getpid()}.sock"
-        self.path.unlink(missing_ok=True)
-        self._server = _Unix(self.path, daemon)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.5,), name="face", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Nobody is answered any more."""
-        self.path.unlink(missing_ok=True)
-        self._server.shutdown()
-        self._server.server_close()
+def serve(daemon: Daemon, listening: socket.socket, stop: Flag) -> None:
+    """Answer whoever comes to the door, until the flag is set."""
+    server = _Unix(listening, daemon)
+    while not stop.is_set():
+        if listening.fileno() in readable([listening, stop], None):
+            server.handle_request()
 
 
 class _Unix(socketserver.ThreadingMixIn, socketserver.BaseServer):
     daemon_threads = True
 
-    def __init__(self, path: Path, daemon: Daemon) -> None:
-        super().__init__(str(path), _Handler)
+    def __init__(self, listening: socket.socket, daemon: Daemon) -> None:
+        super().__init__("", _Handler)
         self.daemon = daemon
-        self._places = threading.BoundedSemaphore(_MOST_CLIENTS)
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        before = os.umask(0o177)
-        try:
-            self.socket.bind(f"/proc/self/fd/{folder}/{path.name}")  # a path of any length
-        finally:
-            os.umask(before)
-            os.close(folder)
-        self.socket.listen(_MOST_CLIENTS)
+        self._places = threading.BoundedSemaphore(MOST_CLIENTS)
+        self.socket = listening
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -100,9 +82,6 @@ class _Unix(socketserver.ThreadingMixIn, socketserver.BaseServer):
         with suppress(OSError):
             request.shutdown(socket.SHUT_WR)
         request.close()
-
-    def server_close(self) -> None:
-        self.socket.close()
 
     def handle_error(self, _request: Any, _address: Any) -> None:
         """Somebody hung up."""

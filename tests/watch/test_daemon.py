@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from reconciler.watch.serving import _MOST_CLIENTS
+from reconciler.watch.door import MOST_CLIENTS
 from tests.support.examples import SEED
 from tests.watch.conftest import Place
 
@@ -162,7 +162,7 @@ def test_its_face_is_for_its_own_user_alone_and_metrics_stand_there(place: Place
         watch.until("InSync")
         path = place.state / "run" / "watch" / f"{watch.process.pid}.sock"
         assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
-        for _ in range(_MOST_CLIENTS):  # who waits, and then does not, takes nobody's place
+        for _ in range(MOST_CLIENTS):  # who waits, and then does not, takes nobody's place
             with contextlib.suppress(ConnectionError):
                 asked(path, f"/v1/wait?resource={web}&for=Held&timeout=nan").close()
         while not (text := answer(path, "/metrics")):
