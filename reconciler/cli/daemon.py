@@ -123,9 +123,16 @@ def _wait(client: Client, arguments: argparse.Namespace) -> int:
     found = client.get(f"/v1/wait?{asked}", timeout=arguments.timeout + 15.0)
     if found is not None:
         return DONE
-    problem = Problem(f"not {type} within {arguments.timeout:g} s", subject=str(id), hint="reconciler status says why")
-    show_problems([problem])
+    known = _conditions(client, id)
+    hint = "reconciler status says why" if type in known else f"of it is known: {', '.join(known) or 'nothing yet'}"
+    show_problems([Problem(f"not {type} within {arguments.timeout:g} s", subject=str(id), hint=hint)])
     return PROBLEM
+
+
+def _conditions(client: Client, id: ResourceId) -> list[str]:
+    """The conditions that the watch knows of it, by name: what is waited for may have been misspelt."""
+    told = client.get("/v1/status")["resources"]
+    return sorted({one["type"] for found in told if found["id"] == str(id) for one in found["conditions"]})
 
 
 def _reconcile(client: Client, arguments: argparse.Namespace) -> int:

@@ -134,7 +134,8 @@ def test_it_says_how_things_are_and_does_what_it_is_told(place: Place) -> None:
         for name in (web, "web", "local/web"):
             place.run("wait", name, "--for", "Ready", "--timeout", "120s")
         assert "did you mean web?" in place.run("wait", "wbe", code=1)
-        place.run("wait", web, "--for", "Held", "--timeout", "0.1s", code=1)
+        assert "status says why" in place.run("wait", web, "--for", "Held", "--timeout", "0.1s", code=1)
+        assert "of it is known: Held, Ready" in place.run("wait", web, "--for", "Redy", "--timeout", "0.1s", code=1)
         place.until_status(lambda told: bool(told["state"] == "on" and told["inSync"]))
         place.run("suspend", "--reason", "moving house")
         watch.until("Suspended")
