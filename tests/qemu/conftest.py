@@ -31,6 +31,14 @@ def lab() -> Iterator[Lab]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def lasting(images: Path) -> Iterator[Lab]:
+    """The same for all tests of a module: a guest that runs is changed by the next test, which takes far less than a
+    boot. What a module's tests leave is a failure of the last one."""
+    with lab_in(images) as opened:
+        yield opened
+
+
 @pytest.fixture
 def linux(images: Path) -> Iterator[Lab]:
     """The same, with the busybox image at hand."""

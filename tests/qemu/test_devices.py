@@ -35,6 +35,12 @@ def busybox(lab: Lab, devices: Mapping[str, Any], **spec: Any) -> Desired:
     return lab.busybox(devices=dict(devices), **spec)
 
 
+@pytest.fixture
+def linux(lasting: Lab) -> Lab:
+    """One guest for all: each test begins by bringing it to where it wants it."""
+    return lasting
+
+
 def boot_id(lab: Lab) -> str:
     return lab.inside("cat", "/proc/sys/kernel/random/boot_id")
 

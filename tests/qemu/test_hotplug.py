@@ -30,6 +30,16 @@ def but(want: Desired, **spec: Any) -> Desired:
     return replace(want, spec=new)
 
 
+NODE = "/dev/$(grep -l data /sys/block/vd*/serial | cut -d/ -f4)"
+"""In a script of the guest: its disk called data."""
+
+
+@pytest.fixture
+def linux(lasting: Lab) -> Lab:
+    """One guest for all: each test begins by bringing it to where it wants it."""
+    return lasting
+
+
 def boot_id(lab: Lab) -> str:
     return lab.inside("cat", "/proc/sys/kernel/random/boot_id")
 
@@ -72,18 +82,18 @@ def test_disks_come_grow_and_go(linux: Lab) -> None:
     before = boot_id(linux)
     live(linux, but(vm, disks={"data": DISK}))
     until(lambda: serials(linux), {"data": 4 * MIB})
-    linux.inside("sh", "-c", "echo kept > /dev/vda")
+    linux.inside("sh", "-c", f"echo kept > {NODE}")
     live(linux, but(vm, disks={"data": {**DISK, "size": 8 * MIB}}))
     until(lambda: serials(linux), {"data": 8 * MIB})
     live(linux, but(vm, disks={"data": {**DISK, "size": 8 * MIB, "readOnly": True}}))
     until(lambda: linux.inside("sh", "-c", "cat /sys/block/vd?/ro 2>/dev/null; true"), "1")
-    assert linux.inside("head", "-c4", "/dev/vda") == "kept"
+    assert linux.inside("sh", "-c", f"head -c4 {NODE}") == "kept"
     live(linux, vm)
     until(lambda: serials(linux), {})
     assert linux.folder().disks() == []
     live(linux, but(vm, disks={"data": DISK}))  # of the same name, and not the same: nothing of the old one in it
     until(lambda: serials(linux), {"data": 4 * MIB})
-    assert linux.inside("sh", "-c", "head -c4 /dev/vda | od -An -tx1") == "00 00 00 00"
+    assert linux.inside("sh", "-c", f"head -c4 {NODE} | od -An -tx1") == "00 00 00 00"
     assert boot_id(linux) == before
 
 
@@ -95,7 +105,7 @@ def test_a_disk_resource_is_attached_and_detached_and_keeps_its_data(linux: Lab)
     attached = but(vm, disks={"data": {"disk": "data", "format": "raw", "readOnly": False}})
     live(linux, replace(attached, needs=(disk.id,)))
     until(lambda: serials(linux), {"data": MIB})
-    linux.inside("sh", "-c", "echo kept > /dev/vda && sync")
+    linux.inside("sh", "-c", f"echo kept > {NODE} && sync")
     live(linux, vm)
     path, _ = linux.backend.settings.state / "disks", None
     assert next(path.glob("data.raw")).read_bytes()[:4] == b"kept"
@@ -109,15 +119,15 @@ def descriptors(lab: Lab) -> int:
 
 
 def test_a_disk_that_qemu_does_not_take_leaves_nothing_in_it(linux: Lab) -> None:
-    disk = linux.desired("Disk", "data", {"size": MIB, "format": "qcow2", "deletionPolicy": "retain"})
+    disk = linux.desired("Disk", "worn", {"size": MIB, "format": "qcow2", "deletionPolicy": "retain"})
     vm = linux.busybox()
     linux.converge(disk, vm)
-    before, file = descriptors(linux), linux.state / "disks" / "data.qcow2"
+    before, file = descriptors(linux), linux.state / "disks" / "worn.qcow2"
     with file.open("r+b") as written:
         written.seek(79)
         written.write(b"\2")  # as QEMU marks one that it has found to be broken
     attached = replace(
-        but(vm, disks={"data": {"disk": "data", "format": "qcow2", "readOnly": False}}), needs=(disk.id,)
+        but(vm, disks={"data": {"disk": "worn", "format": "qcow2", "readOnly": False}}), needs=(disk.id,)
     )
     assert "corrupt" in str(linux.fail(attached))
     assert descriptors(linux) == before

@@ -108,11 +108,11 @@ def test_replace_makes_everything_anew_but_the_disks_that_stand_for_themselves(l
     data = lab.desired("Disk", "data", {"size": MIB, "format": "raw"})
     attached = {"data": {"disk": "data", "format": "raw", "readOnly": False}}
     lab.converge(data)
-    lab.converge(lab.idle(disks={"own": disk(MIB), **attached}), data)
+    lab.converge(replace(lab.idle(disks={"own": disk(MIB), **attached}), needs=(data.id,)), data)
     mine, other = lab.state / "disks/data.raw", lab.folder().disk("own", "qcow2")
     assert other.exists()
     mine.write_bytes(b"kept".ljust(MIB, b"\0"))
-    lab.converge(lab.idle(disks={"own": disk(MIB, format="raw"), **attached}), data)
+    lab.converge(replace(lab.idle(disks={"own": disk(MIB, format="raw"), **attached}), needs=(data.id,)), data)
     assert not other.exists()
     assert mine.read_bytes().startswith(b"kept")
 
@@ -151,7 +151,7 @@ def test_a_guest_outlives_its_image_and_follows_a_new_one_only_when_told(linux: 
     image = busybox_image(linux, "other")
     linux.converge(image)
     boot = {"image": {"name": "other", "identity": image.spec["identity"]}}
-    want = linux.busybox(boot=boot, power="stopped")
+    want = replace(linux.busybox(boot=boot, power="stopped"), needs=(image.id,))
     linux.converge(want)
     newer = busybox_image(linux, "other", "c" * 64)
     later = but(want, boot={"image": {"name": "other", "identity": "c" * 64}})
