@@ -113,9 +113,20 @@ Words = Callable[[Notes, _Refusal], None]
 def _unknown(notes: Notes, refusal: _Refusal) -> None:
     known = refusal.schema.get("properties", {})
     for extra in islice((one for one in refusal.value if one not in known), MAX_FINDINGS):
-        near = schema.near(extra, known)
+        near, deeper = schema.near(extra, known), _deeper(known, extra)
         hint = f'did you mean "{near}"?' if near else f"fields here are: {', '.join(known)}" if known else None
+        hint = f"it belongs into {deeper}: indent it below that" if deeper else hint
         notes.note_name(refusal.path, extra, f'unknown field "{extra}"', hint)
+
+
+def _deeper(known: Mapping[str, Any], field: str) -> str | None:
+    """Which of the mappings here has that field: it was written one level too far out."""
+    return next((name for name in ("spec", "metadata") if name in known and field in _fields_of(known[name])), None)
+
+
+def _fields_of(part: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = schema.resolve(part).get("properties", {})
+    return found
 
 
 def _required(notes: Notes, refusal: _Refusal) -> None:

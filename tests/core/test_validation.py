@@ -226,6 +226,14 @@ def test_a_networks_name_fits_an_interface(name: str) -> None:
     assert "a name of 2 to 15" in said(written("Network", "", name))[0]
 
 
+@pytest.mark.parametrize(("field", "home"), [("image: a", "spec"), ("labels: {a: b}", "metadata")])
+def test_a_field_that_stands_too_far_out_is_told_where_it_belongs(field: str, home: str) -> None:
+    found = problems(
+        f"apiVersion: reconciler/v1\nkind: Container\nmetadata: {{name: web}}\n{field}\nspec: {{image: b}}\n"
+    )
+    assert [one.hint for one in found] == [f"it belongs into {home}: indent it below that"]
+
+
 def test_numbers_as_names_are_texts_in_quotes() -> None:
     found = problems(written("VirtualMachine", "", "22"))
     assert found[0].hint == 'put it in quotes: "22"'
