@@ -40,6 +40,8 @@ def test_of_a_saved_file_lxd_is_asked_about_that_resource_alone(place: Place) ->
         place.container("d", power="stopped")
         watch.until("Read", words="1 differ")
         watch.until("Suspended", "Container/d")
+        # Gone, moved to a new folder, new: nothing of it is a reason to look at all others.
+        assert not {"GET /1.0/instances", "GET /1.0/instances/a"} & {*door.asked}
 
 
 @pytest.mark.parametrize("passes", [200, pytest.param(10_000, marks=pytest.mark.proof)])
