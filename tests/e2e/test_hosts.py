@@ -129,3 +129,26 @@ def test_apply_and_delete_keep_them_where_the_environment_asks_for_it(place: Pla
         here.ok("delete", "--yes", whole)
         assert file.read_text() == "127.0.0.1\tlocalhost\n"
         here.ok("hosts", "--remove")
+
+
+def test_what_is_in_a_vm_that_is_down_is_held_and_has_no_names(place: Place) -> None:
+    """The LXD in it does not answer when it is down, nor when it is deleted, and that is no silence."""
+    own, penguin = "127.0.0.1\tlocalhost\n", "127.0.0.1\tpenguin.termina.linux.test penguin.linux.test\n"
+    file = place.folder / "hosts"
+    file.touch()
+    (place.folder / "disk").write_bytes(bytes(1 << 20))
+    head = "---\napiVersion: reconciler/v1\nkind: VirtualMachine\nmetadata: {name: termina}\n"
+    disks = "disks: [{name: root, path: ./disk, format: raw, readOnly: true}]"
+    vm = f"{head}spec: {{lxd: true, power: stopped, {disks}, nics: [{{name: net, type: user}}]}}\n"
+    place.write("all.yaml", IMAGE + vm + container("penguin", host="termina"))
+    whole = place.write("environment.yaml", environment("down", names=True))
+    with own_hosts(file) as within:
+        here = replace(place, within=within)
+        for words in (("apply", "--yes", whole), ("delete", "--yes", "--confirm-delete", whole)):
+            file.write_text(f"{own}# begin reconciler\n{penguin}# end reconciler\n")
+            said = here.run(*words)
+            assert file.read_text() == own, said
+            there = {one["id"]: one["reason"] for one in here.run("plan", "-o", "json", whole).json["steps"]}
+            assert there["Container/penguin"] == "VirtualMachine/termina is stopped, as declared"
+            expected = "as declared" if words[0] == "apply" else "it does not exist"
+            assert there["VirtualMachine/termina"] == expected
