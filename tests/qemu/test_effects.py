@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from reconciler.effects import find_rule
 from reconciler.model import Desired, Effect, Power, ResourceId, Result, Step, Verb
 from tests.support.proofs import BOOT_ID, Proof
 from tests.support.qemu import BUSYBOX, IDENTITY, MIB, Lab, files, lab_in
+from tests.support.unique import own_port
 
 USER = {"type": "user", "model": "virtio-net-pci"}
 MAIN = {"image": {"name": BUSYBOX, "identity": IDENTITY}}
@@ -145,18 +145,14 @@ def _identity(lab: Lab) -> str:
     return known.get(own, own)
 
 
-@cache
-def _port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+PORT = own_port()
 
 
 def _through(lab: Lab) -> str:
     """What the guest answers on a port of ours."""
     lab.inside("sh", "-c", "pidof nc >/dev/null || { nc -ll -p 80 -e uname >/dev/null 2>&1 & }")
     try:
-        with socket.create_connection(("127.0.0.1", _port()), 10) as sock:
+        with socket.create_connection(("127.0.0.1", PORT), 10) as sock:
             sock.settimeout(10)
             return sock.recv(16).decode().strip()
     except ConnectionRefusedError:
@@ -233,7 +229,7 @@ MACHINE: Mapping[str, Proof] = {
     ),
     "forwards.**": Proof(
         {"nics": {"lan": USER}},
-        {"nics": {"lan": USER}, "forwards": {"web": {"listen": f"127.0.0.1:{_port()}", "port": 80, "protocol": "tcp"}}},
+        {"nics": {"lan": USER}, "forwards": {"web": {"listen": f"127.0.0.1:{PORT}", "port": 80, "protocol": "tcp"}}},
         _through,
         ("closed", "Linux"),
     ),
@@ -416,6 +412,7 @@ SLOW: tuple[str, ...] = (
     "memory.max",
     "machine",
 )
+SLOW += ("boot.commandLine", "boot.image.** (in place of files)", "disks.*.format", "disks.*.image.** (to one without)")
 SLOW += ("metadata.name", "cpuModel", "accelerator", "cpus.count (fewer of emulated ones)", "cloudInit.**")
 """Rows that boot several guests one after the other. The restarts that are left show the same machinery at work."""
 

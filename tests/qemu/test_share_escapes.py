@@ -16,6 +16,12 @@ from tests.support.qemu import Lab, share
 __all__ = ["folder"]
 
 
+@pytest.fixture
+def linux(lasting: Lab) -> Lab:
+    """One guest for all: each test begins by bringing it to where it wants it."""
+    return lasting
+
+
 def test_what_is_read_only_cannot_be_written_by_the_guests_root(linux: Lab, folder: Path) -> None:
     (folder / "tool").write_text("#!/bin/sh\n")
     linux.converge(with_share(linux, folder, read_only=True))
@@ -43,6 +49,7 @@ def test_what_is_read_only_cannot_be_written_by_the_guests_root(linux: Lab, fold
         ):
             done = linux.ask("sh", "-c", attempt)
             assert done.code != 0 and b"Read-only file system" in done.err, (attempt, done)
+    linux.inside("sh", "-c", "umount /mnt/second && rmdir /mnt/second")
     assert before == {path.name: (path.stat().st_mode, path.read_bytes()) for path in folder.iterdir()}
 
 
