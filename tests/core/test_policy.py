@@ -109,6 +109,7 @@ def container(spec: str) -> str:
         (written("Volume", "config: {security.unmapped: true}"), "config.security.unmapped", "keys"),
         (written("Volume", "config: {block.mount_options: x}"), "config.block.mount_options", "keys"),
         (written("Share", "source: /etc\nmounts: []"), "6:11: source: the host's /etc", "shares: {roots: [/etc]}"),
+        (written("Share", "source: /home/other/x\nmounts: []"), "6:11: source: the host's /home/other/x", "shares: {roots: [/home/other]}"),
         *(
             (written("Share", f"source: {path}\nmounts: []"), f"the host's {path}", "shares")
             for path in ("/", "/proc", "/dev/shm", "/var/lib/lxd", "/usr/share", "/sys")
