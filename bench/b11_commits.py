@@ -5,6 +5,7 @@ No LXD: fetched, accepted, listed, composed, resolved, compared. Beside it the s
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import shutil
@@ -31,6 +32,9 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="rbench"))
     try:
         few, many = _Fleet(folder / "few", FEW), _Fleet(folder / "many", MANY)
+        gc.set_threshold(20_000)  # as a watch has it
+        gc.collect()
+        gc.freeze()
         contestants: dict[str, Callable[[], float]] = {
             f"{MANY} files": many.pushed,
             f"{FEW} files": few.pushed,
