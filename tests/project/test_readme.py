@@ -14,7 +14,7 @@ from reconciler.cli.parser import VERBS, parse
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 JUSTFILE = (ROOT / "Justfile").read_text()
-RECIPES = set(re.findall(r"^([a-z][a-z-]*)(?: [^:=]*)?:(?!=)", JUSTFILE, re.MULTILINE))
+RECIPES = set(re.findall(r"^([a-z][a-z0-9-]*)(?: [^:\n]*)?:(?!=)", JUSTFILE, re.MULTILINE))
 
 
 def recipe(name: str) -> str:
@@ -26,7 +26,7 @@ def recipe(name: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_every_recipe_that_is_named_exists(page: Path) -> None:
-    named = set(re.findall(r"\./just ([a-z][a-z-]*)", page.read_text()))
+    named = set(re.findall(r"\./just ([a-z][a-z0-9-]*)", page.read_text()))
     assert named <= RECIPES, named - RECIPES
 
 
