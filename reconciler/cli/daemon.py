@@ -38,7 +38,7 @@ def _status(client: Client, arguments: argparse.Namespace) -> int:
         show_json(told)
     else:
         show(_status_lines(told))
-    return DONE if told["inSync"] else PROBLEM
+    return DONE if told["inSync"] and not told["problems"] else PROBLEM  # what is declared may not be in force
 
 
 def _status_lines(told: Mapping[str, Any]) -> list[Line]:
