@@ -318,15 +318,15 @@ def test_what_listens_in_the_container_is_followed_through_the_vm(tower: Tower) 
     head = "---\napiVersion: reconciler/v1\nkind: PortForward\nmetadata: {name: dev}\n"
     auto = f"{head}spec: {{listen: 127.0.0.1, target: Container/penguin, port: auto, {rules}}}\n"
     with tower.saying(f"{auto}---\n# Each", "---\n# Each"):
-        serve = "; ".join(f"httpd -p {one} -h /mnt/chromeos" for one in (port, port + 1, port + 2))
-        tower.inside(serve)
+        others = "; ".join(f"httpd -p {one} -h /mnt/chromeos" for one in (port + 1, port + 2))
+        tower.inside(f"{others}; httpd -f -p {port} -h /mnt/chromeos </dev/null >/dev/null 2>&1 & echo $! >/tmp/pid")
         tower.apply()
         assert tower.place.names("PortForward") == {"PortForward/web", f"PortForward/dev-{port}"}
         assert tower.fetch(port) == "from the host"
         for refused in (port + 1, port + 2):
             with pytest.raises(urllib.error.URLError):
                 tower.fetch(refused)
-        tower.inside(f"kill $(pgrep -f 'httpd -p {port} ')")
+        tower.inside("kill $(cat /tmp/pid); while [ -e /proc/$(cat /tmp/pid) ]; do sleep 0.1; done")
         tower.apply()
         assert tower.place.names("PortForward") == {"PortForward/web"}
     tower.apply()
