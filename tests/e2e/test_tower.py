@@ -292,7 +292,15 @@ def the_vm(tower: Tower) -> None:
     eventually(lambda: not process.is_alive(tower.vm))
 
 
-@pytest.mark.parametrize("kill", [the_init_of_the_container, the_lxd_in_the_vm, the_virtiofsd, the_vm])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        the_init_of_the_container,
+        pytest.param(the_lxd_in_the_vm, marks=pytest.mark.proof),
+        the_virtiofsd,
+        pytest.param(the_vm, marks=pytest.mark.proof),
+    ],
+)
 def test_what_dies_is_back_by_one_apply(tower: Tower, kill: Callable[[Tower], None]) -> None:
     kill(tower)
     tower.apply()

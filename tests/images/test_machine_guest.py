@@ -207,6 +207,7 @@ def test_user_data_for_a_real_cloud_init(busybox_machine: MachineImage, tmp_path
         vm.ready()
 
 
+@pytest.mark.proof
 def test_the_packed_kernel_boots_from_uefi(busybox_machine: MachineImage) -> None:
     with Vm(busybox_machine, "-bios", str(FIRMWARE), kernel=busybox_machine.kernel) as vm:
         vm.ready()

@@ -414,6 +414,7 @@ SLOW: tuple[str, ...] = (
 )
 SLOW += ("boot.commandLine", "boot.image.** (in place of files)", "disks.*.format", "disks.*.image.** (to one without)")
 SLOW += ("metadata.name", "cpuModel", "accelerator", "cpus.count (fewer of emulated ones)", "cloudInit.**")
+SLOW += ("power", "memory.size (beyond its limits)", "disks.*.image.**")
 """Rows that boot several guests one after the other. The restarts that are left show the same machinery at work."""
 
 

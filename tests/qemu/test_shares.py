@@ -152,6 +152,7 @@ def test_a_guest_that_waits_for_a_dead_daemon_is_answered(linux: Lab, folder: Pa
     assert linux.boot_id() == boot and linux.servers() and not set(linux.daemons()) & set(pids)
 
 
+@pytest.mark.proof
 def test_it_goes_along_with_a_guest_that_grows_and_boots_by_itself(linux: Lab, folder: Path) -> None:
     def sized(size: int) -> Desired:
         return linux.busybox(memory={"size": size * MIB, "max": 512 * MIB}, shares={"data": share(folder)})
