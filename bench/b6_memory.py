@@ -1,8 +1,9 @@
-"""B6: what a watch holds in memory over resources that exist: containers, and profiles, which LXD makes sooner.
+"""B6: what a watch holds in memory over resources that exist: containers, and disks, which are made sooner.
 
-BENCH_CONTAINERS and BENCH_PROFILES name the counts, one after the other (``100,1000,3000``); none: left out. What lies
+BENCH_CONTAINERS and BENCH_DISKS name the counts, one after the other (``100,1000,3000``); none: left out. What lies
 beyond the largest is read off a straight line through the two largest, and called so. A container is the largest thing
-that a folder of manifests holds thousands of; a profile says how much of it is the count alone.
+that a folder of manifests holds thousands of; a disk says how much of it is the count alone. (Not a profile: LXD 5.0
+cannot list a thousand of them before its own deadline.)
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from bench.world import CONTAINER, IMAGE, World, world
 
 GOAL = {100: 45.0, 1000: 60.0, 10000: 170.0}
 FAR = 10000
-PROFILE = """\
+DISK = """\
 apiVersion: reconciler/v1
-kind: Profile
+kind: Disk
 metadata: {name: NAME, labels: {tier: bench}}
-spec: {config: {limits.memory: 64MiB, user.purpose: bench, user.number: "NUMBER"}}
+spec: {size: 1MiB}
 """
 KINDS = {
     "containers": (CONTAINER.replace("POWER", "stopped"), os.environ.get("BENCH_CONTAINERS", "")),
-    "profiles": (PROFILE, os.environ.get("BENCH_PROFILES", "1000,10000")),
+    "disks": (DISK, os.environ.get("BENCH_DISKS", "1000,10000")),
 }
 
 
@@ -47,15 +48,12 @@ def _grown(here: World, kind: str, manifest: str, sizes: list[int]) -> dict[int,
         (folder / "image.yaml").write_text(IMAGE)
     for size in sizes:
         for number in range(made, size):
-            text = manifest.replace("NAME", f"n{number}").replace("NUMBER", str(number))
+            text = manifest.replace("NAME", f"n{number}")
             (folder / f"{number:05}.yaml").write_text(text)
         made = size
         here.run("apply", "--yes", str(folder))
         found[size] = _resident(here, folder)
     here.clear()
-    for path in here.call("GET", "/1.0/profiles"):
-        if not path.endswith("/default"):
-            here.call("DELETE", path)
     return found
 
 
@@ -74,7 +72,7 @@ def _told(kind: str, found: dict[int, float]) -> list[str]:
         goal = f"  goal {GOAL[count]:.0f}" if count in GOAL else ""
         lines.append(f"  {count:6}  {memory:6.1f} MiB{goal}")
     *_, (fewer, less), (more, most) = [(0, 0.0), *found.items()]
-    if FAR not in found and fewer:
+    if FAR not in found and fewer >= 1000:  # few files are kept in another way
         beyond = most + (most - less) / (more - fewer) * (FAR - more)
         lines.append(f"  {FAR:6}  {beyond:6.1f} MiB by a straight line, not measured  goal {GOAL[FAR]:.0f}")
     return lines
