@@ -86,6 +86,18 @@ def test_it_looks_at_everything_when_it_gets_a_hangup(place: Place) -> None:
             assert place.ask("vm", "query-status")["status"] == "running"
 
 
+def test_told_to_end_in_the_middle_of_a_step_it_ends_well_and_nothing_stays_half_done(place: Place) -> None:
+    with place.watching() as watch:  # which is told to end there, and must end with 0
+        watch.until("InSync")
+        slow = [{"command": ["sleep", "3"], "when": "create"}, {"command": ["touch", "/made"], "when": "create"}]
+        new = place.container("new", run=slow)
+        watch.until("Step", new)
+    with place.watching() as watch:
+        watch.until("InSync")
+    place.run("plan", str(place.folder), "--exit-code")
+    assert place.run("exec", "new", "--", "ls", "/made") == "/made\n"
+
+
 def test_events_are_followed_as_they_happen_until_the_end(place: Place) -> None:
     with place.watching() as watch:
         watch.until("InSync")
