@@ -202,7 +202,8 @@ class Daemon:
             self._turn.be_the_only_one(wanted.environment)
             self.journal.environment = wanted.environment
             self.status.suspended = self._load_suspended(wanted.environment)
-        goes = wanted.prune and len(left) < len(moved)  # what is left behind is only seen among all that there is
+        gone = len(left) < len(moved) or self.work.leaves_some
+        goes = wanted.prune and gone  # what is left behind is only seen, and counted, among all that there is
         if others or goes or not self._places.fits(wanted, moved):
             self._resync_at = 0.0
         self.work.want(wanted, moved)

@@ -74,6 +74,11 @@ class Work:
         return bool(self._looking)
 
     @property
+    def leaves_some(self) -> bool:
+        """Whether something that is no longer declared was held where it would be pruned."""
+        return bool(self._leftovers)
+
+    @property
     def busy(self) -> bool:
         """Whether anything is being looked at or carried out."""
         return bool(self._looking or self._at_work)
@@ -157,15 +162,20 @@ class Work:
             self._judge(step, looked, steps)
             if step.id in about.keys and step.verb in (Verb.NOOP, Verb.HOLD):
                 self._settled(step, looked.held.get(step.id))
-        for id, why in looked.held.items():
-            if id not in about.wanted.desired and (id, why.reason) not in self._leftovers:
-                self._leftovers.add((id, why.reason))
-                self.journal.tell(why.reason, f"no longer declared: {why.message}", id, warning=True)
+        self._tell_leftovers(looked)
         for steps_of in islands(looked.plan):
             self._begin_island(looked, steps_of)
         if looked.plan.blocker is not None and about.everything:
             self.journal.tell("DeletionGuard", looked.plan.blocker.summary, warning=True)
         self._send_parked()
+
+    def _tell_leftovers(self, looked: Looked) -> None:
+        """What would be pruned and is held: each said once, and forgotten where a look at all finds it so no more."""
+        about, known = looked.about, self._leftovers
+        held = {(id, why.reason) for id, why in looked.held.items() if id not in about.wanted.desired}
+        for id, reason in sorted(held - known, key=str):
+            self.journal.tell(reason, f"no longer declared: {looked.held[id].message}", id, warning=True)
+        self._leftovers = held if about.everything else held | known
 
     def _judge(self, step: Step, looked: Looked, steps: Mapping[ResourceId, Step]) -> None:
         want, world, held = looked.about.wanted.desired.get(step.id), looked.world, looked.held

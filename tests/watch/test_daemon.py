@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from reconciler.backends.lxd.deadline import Deadline
 from reconciler.watch.door import MOST_CLIENTS
 from tests.support.examples import SEED
 from tests.watch.conftest import Place
@@ -112,6 +113,27 @@ def test_what_is_no_longer_declared_goes_only_when_that_is_approved(place: Place
         watch.until("Applied", extra, "delete")
         watch.until("InSync")
     assert place.client.find("instances", "extra") is None
+
+
+def test_a_landslide_waits_for_a_person_though_deleting_is_approved(place: Place) -> None:
+    names = [f"c{number}" for number in range(5)]
+    for name in names:
+        place.container(name, power="stopped")
+    place.environment_yaml(prune=True, approve={"delete": True})
+    with place.watching() as watch:
+        watch.until("InSync")
+        for name in names[1:]:
+            (place.folder / f"{name}.yaml").unlink()
+        place.environment_yaml(prune=True, approve={"delete": True})
+        watch.until("DeletionGuard")
+        place.run("reconcile", "--now")
+        assert all(place.client.find("instances", name) is not None for name in names)
+        place.container("c4", power="stopped")  # three may go without a word
+        place.environment_yaml(prune=True, approve={"delete": True})
+        deadline = Deadline.after(120)
+        while (left := [name for name in names if place.client.find("instances", name)]) != ["c0", "c4"]:
+            assert not deadline.passed, (left, str(watch))
+            time.sleep(0.1)
 
 
 def test_drift_is_only_reported_where_that_is_asked_for(place: Place) -> None:
