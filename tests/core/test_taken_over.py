@@ -14,8 +14,8 @@ from reconciler import again, known
 from reconciler.manifest import parsing
 from reconciler.model import ResourceId
 from reconciler.validation import accept, checks
-from tests.core.test_again import Folder, folder
-from tests.support.drawn import BASE, ENVIRONMENT, SPECS, declared, few, one_of, text
+from tests.core.test_again import Folder, folder, saved
+from tests.support.drawn import BASE, ENVIRONMENT, few, one_of, text
 
 NAMES = ["a.yaml", "c.yaml", "in/a.yaml", "in/er/a.yaml", "fresh/a.yaml", "z.yml"]
 SECRET = ENVIRONMENT.replace("  patches:", "  generators: {TOKEN: {file: payload.txt}}\n  patches:")
@@ -78,15 +78,8 @@ def written(data: st.DataObject, here: Folder, name: str, number: int) -> None:
     place.parent.mkdir(exist_ok=True)
     if name == "environment.yaml":
         place.write_text(data.draw(one_of(ENVIRONMENTS)))
-    elif name.endswith(".txt"):
-        place.write_text(f"{number}")
-    elif data.draw(one_of(["put", "put", "put", "gone"])) == "gone":
-        place.unlink(missing_ok=True)
-    elif name in BASE:
-        kind, called, _ = BASE[name][0]
-        here.put(name, [(kind, called, data.draw(SPECS[kind][1])), *BASE[name][1:]], data.draw(st.integers(0, 2)))
     else:
-        here.put(name, data.draw(st.lists(declared(), max_size=2, min_size=1)), data.draw(st.integers(0, 2)))
+        saved(data, here, name, number)
 
 
 def test_of_many_files_only_those_are_parsed_that_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
